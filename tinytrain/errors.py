@@ -1,0 +1,29 @@
+"""What can go wrong, as exceptions that a command line turns into one line and an exit status.
+
+Every message names the thing, says where it happened and how to mend it. Nothing here prints.
+"""
+
+
+class TinytrainError(Exception):
+    """Base of every error that tinytrain raises on purpose; `exit_status` is the command line's."""
+
+    exit_status = 2
+
+
+class InputError(TinytrainError, ValueError):
+    """Bad usage or bad input: a shape, a dtype, a label, a file, a name."""
+
+
+class BudgetError(TinytrainError, MemoryError):
+    """No plan fits the budget. `missing` and `smallest` are bytes."""
+
+    exit_status = 3
+
+    def __init__(self, message: str, missing: int, smallest: int):
+        super().__init__(message)
+        self.missing = missing
+        self.smallest = smallest
+
+
+class NotFiniteError(TinytrainError, ArithmeticError):
+    """An input, an output, the loss or a gradient is NaN or infinite; nothing was updated."""

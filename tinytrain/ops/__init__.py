@@ -1,0 +1,31 @@
+"""The rows: every op the engine knows, by family. Importing this package fills `op.OPS`.
+
+Gradients are written here, in other rows; kernels live in `kernels/` under the rows' names.
+A row ending in `_vjp...` is made by gradients alone and has none of its own.
+"""
+
+from tinytrain.ops import (
+    conv,
+    elementwise,
+    linear,
+    loss,
+    norm,
+    pool,
+    random,
+    reduce,
+    shape,
+    update,
+)
+
+__all__ = [
+    "conv",
+    "elementwise",
+    "linear",
+    "loss",
+    "norm",
+    "pool",
+    "random",
+    "reduce",
+    "shape",
+    "update",
+]

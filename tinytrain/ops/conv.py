@@ -1,0 +1,144 @@
+"""Convolution, channels last: x (N, H, W, C), w (kh, kw, C/groups, O), y (N, Ho, Wo, O).
+
+Depthwise is groups = C. conv1d is conv2d over a height of one (see `tensor.py`).
+"""
+
+from __future__ import annotations
+
+from tinytrain.errors import InputError
+from tinytrain.op import register
+from tinytrain.spec import Spec
+
+
+def pair(name: str, what: str, value, least: int) -> tuple[int, int]:
+    """`2` or `(2, 3)` as two ints of at least `least`."""
+    two = (value, value) if isinstance(value, int) else value
+    if (
+        not isinstance(two, tuple | list)
+        or len(two) != 2
+        or not all(isinstance(k, int) and k >= least for k in two)
+    ):
+        raise InputError(f"{name}: {what} is {value!r}, wants one int or two, at least {least}")
+    return tuple(two)
+
+
+def padding_of(name, padding, size, kernel, stride, dilation=(1, 1)):
+    """(top, bottom, left, right) of a padding given as int, pair, pairs or "same"."""
+    if padding == "same":  # the smaller half comes first, as TensorFlow has it
+        whole = [
+            max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+            for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
+        ]
+        return tuple(part for p in whole for part in (p // 2, p - p // 2))
+    if isinstance(padding, tuple | list) and len(padding) == 4:
+        four = tuple(padding)
+    elif isinstance(padding, tuple | list) and all(isinstance(p, tuple | list) for p in padding):
+        four = tuple(k for p in padding for k in pair(name, "padding", p, 0))
+    else:
+        h, w = pair(name, "padding", padding, 0)
+        four = (h, h, w, w)
+    if len(four) != 4 or any(not isinstance(k, int) or k < 0 for k in four):
+        raise InputError(f"{name}: padding is {padding!r}; an int, (h, w), pairs of them or 'same'")
+    return four
+
+
+def windows(name, size, kernel, stride, padding, dilation=(1, 1)):
+    """Output height and width of a sliding window."""
+    out = []
+    for axis in (0, 1):
+        span = size[axis] + padding[2 * axis] + padding[2 * axis + 1]
+        reach = (kernel[axis] - 1) * dilation[axis] + 1
+        if span < reach:
+            raise InputError(
+                f"{name}: the {'height' if axis == 0 else 'width'} {size[axis]} with its padding "
+                f"is {span}, the kernel reaches {reach}; pad more or use a smaller kernel"
+            )
+        out.append((span - reach) // stride[axis] + 1)
+    return tuple(out)
+
+
+def _canon(attrs, x, w, b=None):
+    if x.ndim != 4 or w.ndim != 4:
+        raise InputError(
+            f"conv2d: x wants (N, H, W, C) and weight (kh, kw, C/groups, O), got {x.shape} and "
+            f"{w.shape}"
+        )
+    stride = pair("conv2d", "stride", attrs["stride"], 1)
+    dilation = pair("conv2d", "dilation", attrs["dilation"], 1)
+    padding = padding_of("conv2d", attrs["padding"], x.shape[1:3], w.shape[:2], stride, dilation)
+    return {
+        "stride": stride,
+        "padding": padding,
+        "groups": int(attrs["groups"]),
+        "dilation": dilation,
+    }
+
+
+def _conv2d(x: Spec, w: Spec, b: Spec | None = None, stride=1, padding=0, groups=1, dilation=1):
+    kh, kw, c, o = w.shape
+    if groups < 1 or o % groups:
+        raise InputError(f"conv2d: {o} output channels do not divide into {groups} groups")
+    if c * groups != x.shape[3]:
+        hint = "is x channels-last?" if x.shape[1] == c * groups else f"(groups={groups})"
+        raise InputError(
+            f"conv2d: weight expects {c * groups} input channels, x has {x.shape[3]} "
+            f"(shape {x.shape}); {hint}"
+        )
+    if x.dtype != w.dtype:
+        raise InputError(f"conv2d: x is {x.dtype}, weight {w.dtype}; convert one of them")
+    if b is not None and b.shape != (o,):
+        raise InputError(f"conv2d: bias has shape {b.shape}, wants ({o},)")
+    ho, wo = windows("conv2d", x.shape[1:3], (kh, kw), stride, padding, dilation)
+    return x.with_shape((x.shape[0], ho, wo, o))
+
+
+def _conv2d_vjp_x(g: Spec, w: Spec, size, stride, padding, groups, dilation):
+    return g.with_shape((g.shape[0], *size, w.shape[2] * groups))
+
+
+def _tap(ins, outs, attrs):
+    """One tap of the weights, transposed, so that lanes run over the gradient's channels."""
+    _, w = ins
+    return (Spec((w.shape[3] // attrs["groups"], w.shape[2]), w.dtype),)
+
+
+def _conv2d_vjp_w(x: Spec, g: Spec, kernel, stride, padding, groups, dilation):
+    return x.with_shape((*kernel, x.shape[3] // groups, g.shape[3]))
+
+
+def _vjp_x(b, n, g):
+    size = b.spec(n.ins[0]).shape[1:3]
+    return b.grad("conv2d_vjp_x", g, b.get(n.ins[1]), size=size, **n.attrs)
+
+
+def _vjp_w(b, n, g):
+    kernel = b.spec(n.ins[1]).shape[:2]
+    return b.grad("conv2d_vjp_w", b.get(n.ins[0]), g, kernel=kernel, **n.attrs)
+
+
+def _macs(ins, outs, attrs):
+    """Taps x input channels of a group, for every output element."""
+    kh, kw, c, _ = ins[1].shape
+    return outs[0].size * kh * kw * c
+
+
+def _macs_vjp_x(ins, outs, attrs):
+    kh, kw, c, _ = ins[1].shape
+    return ins[0].size * kh * kw * c
+
+
+def _macs_vjp_w(ins, outs, attrs):
+    kh, kw, c, _ = outs[0].shape
+    return ins[1].size * kh * kw * c
+
+
+register(
+    "conv2d",
+    _conv2d,
+    canon=_canon,
+    vjp=(_vjp_x, _vjp_w, lambda b, n, g: b.grad("sum_to", g, shape=b.spec(n.ins[2]).shape)),
+    saves=("x0", "x1"),
+    macs=_macs,
+)
+register("conv2d_vjp_x", _conv2d_vjp_x, work=_tap, acc=True, macs=_macs_vjp_x)
+register("conv2d_vjp_w", _conv2d_vjp_w, acc=True, macs=_macs_vjp_w)

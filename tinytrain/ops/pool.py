@@ -1,0 +1,71 @@
+"""Pooling over windows, channels last. Max pooling keeps a one-byte index, average nothing."""
+
+from __future__ import annotations
+
+from tinytrain.errors import InputError
+from tinytrain.op import register
+from tinytrain.ops.conv import pair, padding_of, windows
+from tinytrain.spec import Spec
+
+
+def _canon(name):
+    def canon(attrs, x):
+        if x.ndim != 4:
+            raise InputError(f"{name}: x wants (N, H, W, C), got {x.shape}")
+        kernel = pair(name, "kernel_size", attrs["kernel_size"], 1)
+        stride = kernel if attrs["stride"] is None else pair(name, "stride", attrs["stride"], 1)
+        padding = padding_of(name, attrs["padding"], x.shape[1:3], kernel, stride)
+        if any(
+            2 * p > k for p, k in zip(padding, (kernel[0],) * 2 + (kernel[1],) * 2, strict=True)
+        ):
+            raise InputError(f"{name}: padding {padding} is more than half the kernel {kernel}")
+        return {"kernel_size": kernel, "stride": stride, "padding": padding}
+
+    return canon
+
+
+def _pooled(name, x, kernel_size, stride, padding):
+    size = windows(name, x.shape[1:3], kernel_size, stride, padding)
+    return x.with_shape((x.shape[0], *size, x.shape[3]))
+
+
+def _max_pool2d(x: Spec, kernel_size=2, stride=None, padding=0):
+    y = _pooled("max_pool2d", x, kernel_size, stride, padding)
+    taps = kernel_size[0] * kernel_size[1]
+    return y, Spec(y.shape, "uint8" if taps <= 256 else "int32")
+
+
+def _avg_pool2d(x: Spec, kernel_size=2, stride=None, padding=0):
+    return _pooled("avg_pool2d", x, kernel_size, stride, padding)
+
+
+def _max_pool2d_vjp(g: Spec, index: Spec, size, kernel_size, stride, padding):
+    return g.with_shape((g.shape[0], *size, g.shape[3]))
+
+
+def _avg_pool2d_vjp(g: Spec, size, kernel_size, stride, padding):
+    return g.with_shape((g.shape[0], *size, g.shape[3]))
+
+
+def _size(b, n):
+    return b.spec(n.ins[0]).shape[1:3]
+
+
+register(
+    "max_pool2d",
+    _max_pool2d,
+    canon=_canon("max_pool2d"),
+    vjp=(
+        lambda b, n, g: b.grad("max_pool2d_vjp", g, b.get(n.outs[1]), size=_size(b, n), **n.attrs),
+    ),
+    saves=("y1",),
+    drops=(1,),
+)
+register("max_pool2d_vjp", _max_pool2d_vjp, acc=True)
+register(
+    "avg_pool2d",
+    _avg_pool2d,
+    canon=_canon("avg_pool2d"),
+    vjp=(lambda b, n, g: b.grad("avg_pool2d_vjp", g, size=_size(b, n), **n.attrs),),
+)
+register("avg_pool2d_vjp", _avg_pool2d_vjp, acc=True)
