@@ -1,0 +1,92 @@
+"""Lifetimes: from when to when each buffer is needed, and who is alive at the peak. No offsets.
+
+A lifetime is half-open in steps, [first, end): born in step `first`, last used in step `end - 1`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tinytrain.inplace import share_buffers
+from tinytrain.lower import Program
+
+PERSISTENT = ("parameter", "state", "constant", "hyper", "optimizer")
+
+
+@dataclass
+class Buffer:
+    """One stretch of memory and the values that live in it, one after the other.
+
+    values: (first step, value id), in order; kinds and names follow from them.
+    """
+
+    owner: int
+    nbytes: int
+    first: int
+    end: int
+    persistent: bool
+    values: list[tuple[int, int]] = field(default_factory=list)
+    offset: int = 0
+
+    def value_at(self, step: int) -> int:
+        """The value that the buffer holds during `step`."""
+        held = [v for first, v in self.values if first <= step]
+        return held[-1] if held else self.values[0][1]
+
+
+def buffers_of(
+    program: Program, inplace: bool = True, layout: dict[str, int] | None = None
+) -> tuple[list[Buffer], dict[int, int]]:
+    """The buffers, persistent ones first, and for every value the position of its buffer.
+
+    With a `layout` of another plan, only leaves named there persist; others come with each run.
+    """
+    owner = share_buffers(program, inplace)
+    total = max(len(program.steps), 1)
+    found: dict[int, Buffer] = {}
+
+    def touch(v: int, k: int) -> None:
+        root = owner[v]
+        if root not in found:
+            nbytes = program.specs[root].nbytes
+            persistent = root in program.leaves and _persists(program, root, layout)
+            found[root] = Buffer(
+                root, nbytes, 0 if root in program.leaves else k, k + 1, persistent
+            )
+        buffer = found[root]
+        buffer.end = max(buffer.end, k + 1)
+        base = program.root(v)
+        if all(base != held for _, held in buffer.values):
+            buffer.values.append((k, base))
+
+    for v in program.leaves:
+        touch(v, 0)
+    for k, step in enumerate(program.steps):
+        for v in (*step.writes(), *step.reads()):
+            touch(v, k)
+    for v in program.kept:
+        touch(v, total - 1)
+    for buffer in found.values():
+        if buffer.persistent:
+            buffer.first, buffer.end = 0, total
+    ordered = sorted(found.values(), key=lambda b: (not b.persistent, b.first))
+    where = {b.owner: k for k, b in enumerate(ordered)}
+    return ordered, {v: where[r] for v, r in owner.items() if r in where}
+
+
+def _persists(program: Program, leaf: int, layout: dict[str, int] | None) -> bool:
+    known = layout is None or program.leaves[leaf].name in layout
+    return known and program.kinds[leaf] in PERSISTENT
+
+
+def live_bytes(buffers: list[Buffer], steps: int) -> list[int]:
+    """Bytes alive during each step."""
+    delta = [0] * (steps + 1)
+    for b in buffers:
+        delta[b.first] += b.nbytes
+        delta[min(b.end, steps)] -= b.nbytes
+    live, now = [], 0
+    for d in delta[:steps]:
+        now += d
+        live.append(now)
+    return live or [sum(b.nbytes for b in buffers)]

@@ -1,0 +1,436 @@
+"""Lowering: a tape and decisions become one list of single-assignment Steps. No offsets here.
+
+Forward is emitted in program order. Backward walks the tape in reverse and is driven by demand: a
+vjp asks `get(v)` for a residual and v's policy emits what brings it back. Updates go right behind
+their gradient, or behind the last step that reads the parameter, whichever is later.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tinytrain.op import OPS
+from tinytrain.spec import Spec
+from tinytrain.stash import POLICIES
+from tinytrain.tape import Leaf, Node, Tape
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`outs = op(*ins)` with scratch `work`. With `acc` (a value), `out = acc + op(*ins)`."""
+
+    op: str
+    outs: tuple[int | None, ...]
+    ins: tuple[int | None, ...]
+    attrs: dict[str, Any]
+    work: tuple[int, ...] = ()
+    acc: int | None = None
+
+    def reads(self) -> tuple[int, ...]:
+        """The values this step reads."""
+        more = () if self.acc is None else (self.acc,)
+        return tuple(v for v in (*self.ins, *more) if v is not None)
+
+    def writes(self) -> tuple[int, ...]:
+        """The values this step makes, scratch included."""
+        return tuple(v for v in (*self.outs, *self.work) if v is not None)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What the budget decides: a policy for each residual (tape value), and for each node (its
+    position on the tape) whether its weight gradient comes before its data gradient."""
+
+    policies: dict[int, str] = field(default_factory=dict)
+    weight_first: dict[int, bool] = field(default_factory=dict)
+
+
+@dataclass
+class Program:
+    """The lowered step: everything an executor or a planner needs to know, still without bytes.
+
+    kinds     what each value is: the leaf kinds, and activation, gradient, stash, workspace.
+    views     value -> the value whose bytes it shows under another shape.
+    home      value -> the leaf whose buffer it must be written to (parameters, optimizer state).
+    marks     (position in steps, flags): before that step, each flag (value, what it tells of)
+              must read 0, or the rest of the step is not run. What changes anything persistent
+              lies behind the last mark.
+    """
+
+    tape: Tape
+    specs: list[Spec]
+    kinds: list[str]
+    leaves: dict[int, Leaf]
+    steps: list[Step] = field(default_factory=list)
+    views: dict[int, int] = field(default_factory=dict)
+    home: dict[int, int] = field(default_factory=dict)
+    marks: list[tuple[int, list[tuple[int, str]]]] = field(default_factory=list)
+    grads: dict[int, int] = field(default_factory=dict)
+    kept: list[int] = field(default_factory=list)  # values that outlive the last step
+    forward_end: int = 0  # where backward begins, when nothing is committed between
+
+    def root(self, v: int) -> int:
+        """The value that owns v's bytes, before homes."""
+        while v in self.views:
+            v = self.views[v]
+        return v
+
+
+class Lowering:
+    """The builder handed to vjps, policies and optimizers (`b`)."""
+
+    def __init__(self, tape: Tape, decisions: Decisions | None = None):
+        self.tape = tape
+        self.decisions = decisions or Decisions()
+        kinds = ["activation"] * len(tape.specs)
+        for v, leaf in tape.leaves.items():
+            kinds[v] = leaf.kind
+        self.program = Program(tape, list(tape.specs), kinds, dict(tape.leaves))
+        self.kind = "activation"
+        self.grads: dict[int, int] = {}
+        self.memo: dict[int, int] = {}
+        self.busy: set[int] = set()
+        self.shared: dict[str, Any] = {}
+        self.into: int | None = None
+        self.into_spec: Spec | None = None
+        self.producer = {o: n for n in tape.nodes for o in n.outs}
+        self.states: dict[tuple[int | None, str], int] = {}
+        self.accumulates = False
+        self.late = self._only_for_assigns()
+
+    # ------------------------------------------------------------------ emitting
+
+    def spec(self, v: int) -> Spec:
+        """The spec of any value."""
+        return self.program.specs[v]
+
+    def new(self, spec: Spec, kind: str | None = None) -> int:
+        """A fresh value."""
+        self.program.specs.append(spec)
+        self.program.kinds.append(kind or self.kind)
+        return len(self.program.specs) - 1
+
+    def emit(self, op: str, *ins: int | None, **attrs: Any) -> Any:
+        """Emit `op(*ins)`; its output value, or a tuple of them."""
+        specs, attrs = self._infer(op, ins, attrs)
+        outs = tuple(self.new(s) for s in specs)
+        self.step(op, outs, ins, attrs)
+        return outs if len(outs) > 1 else outs[0]
+
+    def grad(self, op: str, *ins: int | None, **attrs: Any) -> int:
+        """Emit the last step of a contribution; adds onto what the target holds, if it can."""
+        specs, attrs = self._infer(op, ins, attrs)
+        out = self.new(specs[0])
+        if OPS[op].acc and self.into is not None and specs[0] == self.into_spec:
+            self.step(op, (out,), ins, attrs, acc=self.into)
+            self.into = None
+        else:
+            self.step(op, (out,), ins, attrs)
+        return out
+
+    def step(self, op, outs, ins, attrs, acc=None) -> None:
+        """Append one step with its scratch; a view only gives a value another shape."""
+        if OPS[op].view:
+            self.program.views[outs[0]] = ins[0]
+            return
+        work = ()
+        if OPS[op].work is not None:
+            specs = [[None if v is None else self.spec(v) for v in vs] for vs in (ins, outs)]
+            work = tuple(self.new(s, "workspace") for s in OPS[op].work(*specs, attrs))
+        self.program.steps.append(Step(op, tuple(outs), tuple(ins), attrs, work, acc))
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """`make()`, emitted once for the node whose gradient is being lowered."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
+
+    def _infer(self, op, ins, attrs):
+        return OPS[op].infer(tuple(None if v is None else self.spec(v) for v in ins), attrs)
+
+    # ------------------------------------------------------------------ leaves of the update
+
+    def state(self, p: int | None, name: str, spec: Spec | None = None) -> int:
+        """The optimizer's leaf `name` for parameter p (or, without p, for all): zero at start."""
+        if (p, name) not in self.states:
+            spec = spec or self.spec(p)  # type: ignore[arg-type]
+            v = self.new(spec, "optimizer" if p is not None else "hyper")
+            of = "" if p is None else self.program.leaves[p].name + "."
+            self.program.leaves[v] = Leaf(self.program.kinds[v], of + name)
+            self.states[p, name] = v
+        return self.states[p, name]
+
+    def hyper(self, name: str, shape: tuple[int, ...] = ()) -> int:
+        """A number the host writes before a step: the rate, Adam's corrections."""
+        return self.state(None, name, Spec(shape))
+
+    def keep_at(self, value: int, leaf: int) -> int:
+        """Say that `value` is written to the leaf's own buffer."""
+        self.program.home[value] = leaf
+        self.program.kinds[value] = self.program.kinds[leaf]
+        return value
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, guard: bool) -> None:
+        """Every node that the loss or an output needs, each value saved behind its last reader."""
+        flags: list[tuple[int, str]] = []
+        last: dict[int, int] = {}
+        for k, node in enumerate(self.tape.nodes):
+            for v in (*node.ins, *node.outs):
+                if v is not None:
+                    last[v] = k
+        due: dict[int, list[int]] = {}
+        for v in self.decisions.policies:
+            due.setdefault(last[v], []).append(v)
+        if guard:
+            inputs = [v for v, x in self.tape.leaves.items() if x.kind == "input"]
+            flags += self.check(inputs, "the input")
+        for k, node in enumerate(self.tape.nodes):
+            if k not in self.late:
+                self.step(node.op, node.outs, node.ins, node.attrs)
+                if guard and node.outs[0] in self.tape.outputs:
+                    flags += self.check([node.outs[0]], "the network's output")
+                for v in due.get(k, ()):
+                    POLICIES[self.decisions.policies[v]].save(self, v)
+        if guard and self.tape.loss is not None:
+            flags += self.check([self.tape.loss], "the loss")
+            self.mark(flags)
+
+    def commit(self) -> None:
+        """Running statistics and other assignments, each into its leaf's own buffer."""
+        for k in sorted(self.late):
+            node = self.tape.nodes[k]
+            self.step(node.op, node.outs, node.ins, node.attrs)
+        for leaf, value in self.tape.assigns:
+            self.keep_at(value, leaf)
+
+    def check(self, values: list[int], what: str) -> list[tuple[int, str]]:
+        """Emit the check that these are finite; its flag and what it tells of."""
+        values = [v for v in values if self.spec(v).dtype.startswith("float")]
+        if not values:
+            return []
+        flag = self.emit("check_finite", *values)
+        self.program.kinds[flag] = "io"
+        self.program.kept.append(flag)
+        return [(flag, what)]
+
+    def mark(self, flags: list[tuple[int, str]]) -> None:
+        """Here the step stops if a flag is raised."""
+        self.program.marks.append((len(self.program.steps), flags))
+
+    def _only_for_assigns(self) -> set[int]:
+        """Nodes whose outputs only an assignment reads: they wait for the guard."""
+        wanted = {*self.tape.outputs, self.tape.loss}
+        late = set()
+        for k in range(len(self.tape.nodes) - 1, -1, -1):
+            node = self.tape.nodes[k]
+            if wanted & set(node.outs):
+                wanted.update(v for v in node.ins if v is not None)
+            else:
+                late.add(k)
+        return late
+
+    # ------------------------------------------------------------------ backward
+
+    def get(self, v: int) -> int:
+        """The residual v, brought back by its policy; memoised."""
+        if v not in self.memo:
+            if v in self.busy:
+                raise RecursionError(f"value {v} is needed to bring itself back")
+            self.busy.add(v)
+            try:
+                self.memo[v] = self._restore(v)
+            finally:
+                self.busy.discard(v)
+        return self.memo[v]
+
+    def _restore(self, v: int) -> int:
+        node = self.producer.get(v)
+        if node is not None and OPS[node.op].view:
+            base = node.ins[0]
+            assert base is not None
+            held = self.get(base)
+            return v if held == base else self.emit(node.op, held, **node.attrs)
+        return POLICIES[self.decisions.policies.get(v, "keep")].restore(self, v)
+
+    def backward(self, wrt: set[int], begin: Callable[[int], int | None], done) -> None:
+        """Walk back from the loss. `begin(p)` gives the value that p's gradient is added to, or
+        None; `done(p)` is called when `grads[p]` is complete."""
+        self.kind = "gradient"
+        need = self.tape.depends_on(wrt)
+        assert self.tape.loss is not None
+        waiting = Counter(
+            v for n in self.tape.nodes for v in set(n.ins) if v in wrt and n.outs[0] in need
+        )
+        loss = self.spec(self.tape.loss)
+        self.grads[self.tape.loss] = self.emit(
+            "fill", shape=loss.shape, value=1.0, dtype=loss.dtype
+        )
+        for k in range(len(self.tape.nodes) - 1, -1, -1):
+            node = self.tape.nodes[k]
+            if node.outs[0] not in self.grads:
+                continue
+            g = self.grads.pop(node.outs[0])
+            self.shared.clear()
+            for i in self._gradient_order(k, node, need, begin):
+                self._contribute(node, i, g, wrt, begin)
+            for p in {v for v in node.ins if v in wrt}:
+                waiting[p] -= 1
+                if waiting[p] == 0 and p in self.grads:
+                    done(p)
+
+    def _gradient_order(self, k: int, node: Node, need: set[int], begin) -> list[int]:
+        """Positions of the inputs that get a gradient, in the order decided for this node."""
+        op = OPS[node.op]
+        order = [i for i, v in enumerate(node.ins) if v in need and op.vjp_of(i) is not None]
+        first = self.decisions.weight_first.get(k)
+        if first is None and len(order) > 1:
+            first = self._weight_first(node)
+        return order[::-1] if first else order
+
+    def _weight_first(self, node: Node) -> bool:
+        """Weights first where the gradient is added to a leaf (no new buffer), or is smaller than
+        the data's gradient; else the input dies before its gradient is made."""
+        x, w = node.ins[0], node.ins[1]
+        if w is None or x is None:
+            return False
+        return self.accumulates or self.spec(w).nbytes < self.spec(x).nbytes
+
+    def _contribute(self, node: Node, i: int, g: int, wrt: set[int], begin) -> None:
+        """Add node's gradient of its i-th input to what is there: the one place where gradients
+        are summed, and where broadcasting is undone."""
+        v = node.ins[i]
+        assert v is not None
+        held = self.grads.get(v)
+        if held is None and v in wrt:
+            held = begin(v)
+        spec = self.spec(v)
+        self.into, self.into_spec = held, spec
+        vjp = OPS[node.op].vjp_of(i)
+        assert vjp is not None
+        value = vjp(self, node, g)
+        if self.spec(value).shape != spec.shape:
+            value = self.grad("sum_to", value, shape=spec.shape)
+        if self.into is not None:
+            value = self.emit("add", self.into, value)
+            self.into = None
+        if held in self.program.home:
+            self.keep_at(value, self.program.home[held])
+        self.grads[v] = value
+
+
+def lower(
+    tape: Tape,
+    optimizer: Any = None,
+    decisions: Decisions | None = None,
+    guard: str | None = "loss",
+    clip_norm: float | None = None,
+) -> Program:
+    """One training step (or, without a loss or an optimizer, the forward pass alone).
+
+    optimizer  an `optim` object; its `begin`, `update` are called with the lowering.
+    guard      "loss": inputs, outputs and loss are checked before anything is changed; "step":
+               the gradients too, so they all live until the end; None: no checks.
+    clip_norm  scale all gradients so that their joint 2-norm is at most this.
+    """
+    b = Lowering(tape, decisions)
+    b.forward(guard is not None and optimizer is not None)
+    b.program.kept += [v for v in (*tape.outputs, tape.loss) if _reported(b, v, optimizer)]
+    if optimizer is None:
+        return finish(b.program)
+    hold = clip_norm is not None or guard == "step"
+    b.accumulates = optimizer.accumulates and not hold
+    wrt = set(tape.trainable())
+    groups: list[tuple[int, int, list[Step]]] = []  # (parameter, where its gradient ends, steps)
+
+    def done(p: int) -> None:
+        if not hold:
+            groups.append((p, len(b.program.steps), _update(b, optimizer, p, b.grads[p])))
+
+    if guard != "step":
+        b.commit()
+    b.backward(wrt, (lambda p: optimizer.begin(b, p)) if b.accumulates else lambda p: None, done)
+    if hold:
+        _update_together(b, optimizer, sorted(wrt & set(b.grads)), guard, clip_norm)
+    place_updates(b.program, groups)
+    return finish(b.program)
+
+
+def finish(program: Program) -> Program:
+    """Leave out the outputs that nobody reads, where their kernel can."""
+    read = {v for step in program.steps for v in step.reads()} | set(program.kept)
+    for k, step in enumerate(program.steps):
+        drops = OPS[step.op].drops
+        if any(step.outs[i] not in read for i in drops):
+            outs = tuple(
+                None if i in drops and v not in read else v for i, v in enumerate(step.outs)
+            )
+            program.steps[k] = replace(step, outs=outs)
+    return program
+
+
+def _reported(b: Lowering, v: int | None, optimizer: Any) -> bool:
+    """Training reports the loss; inference the outputs (and the loss, if there is one)."""
+    return v is not None and (optimizer is None or v == b.tape.loss)
+
+
+def backward_of(tape: Tape, wrt: set[int]) -> Program:
+    """Forward and backward with every residual kept and no update; `grads` names the results."""
+    b = Lowering(tape)
+    b.forward(guard=False)
+    b.program.forward_end = len(b.program.steps)
+    b.backward(wrt, lambda p: None, lambda p: None)
+    b.program.grads = {p: b.grads[p] for p in wrt if p in b.grads}
+    b.program.kept += list(b.program.grads.values())
+    return b.program
+
+
+def _update(b: Lowering, optimizer: Any, p: int, g: int) -> list[Step]:
+    """The update's steps, taken out of the list: `place_updates` says where they go."""
+    at = len(b.program.steps)
+    optimizer.update(b, p, g)
+    steps = b.program.steps[at:]
+    del b.program.steps[at:]
+    return steps
+
+
+def _update_together(b: Lowering, optimizer, parameters, guard, clip_norm) -> None:
+    """Updates behind all gradients: clipped by their joint norm, checked, or both."""
+    grads = [b.grads[p] for p in parameters]
+    if clip_norm is not None:
+        total = b.emit("fill", shape=(), value=0.0)
+        for g in grads:
+            b.into, b.into_spec = total, b.spec(total)
+            total = b.grad("square_sum", g)
+        factor = b.emit("clip_factor", total, max_norm=float(clip_norm))
+        grads = [b.emit("mul", g, factor) for g in grads]
+    if guard == "step":
+        b.mark(b.check(grads, "a gradient"))
+        b.commit()
+    for p, g in zip(parameters, grads, strict=True):
+        if optimizer.accumulates:
+            v = optimizer.begin(b, p)
+            g = b.emit("add", v, g)
+            if v in b.program.home:
+                b.keep_at(g, b.program.home[v])
+        optimizer.update(b, p, g)
+
+
+def place_updates(program: Program, groups: list[tuple[int, int, list[Step]]]) -> None:
+    """Put each update behind its gradient and behind the last step that reads the parameter."""
+    last: dict[int, int] = {}
+    for k, step in enumerate(program.steps):
+        for v in step.reads():
+            last[program.root(v)] = k + 1
+    at: dict[int, list[Step]] = {}
+    for p, ready, steps in groups:
+        at.setdefault(max(ready, last.get(p, 0)), []).extend(steps)
+    placed: list[Step] = []
+    for k in range(len(program.steps) + 1):
+        placed += at.get(k, ())
+        placed += program.steps[k : k + 1]
+    program.steps = placed

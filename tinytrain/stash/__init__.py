@@ -1,0 +1,13 @@
+"""Policies: how a value that backward reads is saved behind its last forward reader, and given back.
+
+A policy is a module with two functions over the lowering `b` and a tape value `v`:
+
+    save(b, v)      emit what has to happen right behind v's last forward reader
+    restore(b, v)   emit what brings v back, and return the value that holds it
+
+`POLICIES` maps their names; `keep` is the default.
+"""
+
+from tinytrain.stash import keep
+
+POLICIES = {"keep": keep}
