@@ -1,0 +1,233 @@
+"""Plan: steps, where every byte of them lies, and what that costs. It runs nothing.
+
+One plan drives every executor: the offsets are the same in Python, C and MicroPython.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tinytrain import arena
+from tinytrain.errors import BudgetError
+from tinytrain.lifetime import Buffer, buffers_of, live_bytes
+from tinytrain.lower import Program
+from tinytrain.op import OPS
+
+ALIGN = 16
+PLACEMENT_STEPS = 20_000  # of the search, when no greedy order meets the lower bound
+KINDS = ("parameters", "optimizer", "gradients", "activations", "stash", "workspace", "io", "slack")
+KIND_OF = {
+    "parameter": "parameters",
+    "state": "parameters",
+    "constant": "parameters",
+    "optimizer": "optimizer",
+    "hyper": "optimizer",
+    "gradient": "gradients",
+    "activation": "activations",
+    "stash": "stash",
+    "workspace": "workspace",
+    "input": "io",
+    "label": "io",
+    "io": "io",
+}
+
+
+@dataclass
+class Plan:
+    """A lowered step with an offset for every buffer, all in bytes.
+
+    `ram` is the budget it was made for, or None. `batch` is the number of samples a step takes.
+    """
+
+    program: Program
+    buffers: list[Buffer]
+    buffer_of: dict[int, int]
+    arena_bytes: int
+    lower_bound: int
+    persistent_bytes: int
+    batch: int
+    ram: int | None = None
+    policies: dict[str, int] = field(default_factory=dict)
+
+    def offset(self, v: int) -> int:
+        """Where value v begins, in bytes."""
+        return self.buffers[self.buffer_of[v]].offset
+
+    def name(self, v: int) -> str:
+        """A value as people see it: a leaf's name, or the op that makes it."""
+        base = self.program.root(v)
+        base = self.program.home.get(base, base)
+        if base in self.program.leaves:
+            return self.program.leaves[base].name
+        maker = next((s for s in self.program.steps if base in s.writes()), None)
+        what = f"%{v}" if maker is None else f"{maker.op} %{v}"
+        return f"{what} {self.program.specs[v]}"
+
+    @property
+    def layout(self) -> dict[str, int]:
+        """The offset of every persistent leaf by name, and where they end ("end")."""
+        held = [b for b in self.buffers if b.persistent]
+        offsets = {self.program.leaves[b.owner].name: b.offset for b in held}
+        return {**offsets, "end": max((b.offset + b.nbytes for b in held), default=0)}
+
+    @property
+    def fits(self) -> bool:
+        return self.ram is None or self.arena_bytes <= self.ram
+
+    @property
+    def smallest_ram_bytes(self) -> int:
+        """The smallest budget for which this planner has a plan."""
+        return self.arena_bytes
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the products (convolutions, matrices) in one step."""
+        specs = self.program.specs
+        total = 0
+        for s in self.program.steps:
+            rule = OPS[s.op].macs
+            if rule is not None:
+                ins = [None if v is None else specs[v] for v in s.ins]
+                outs = [None if v is None else specs[v] for v in s.outs]
+                total += rule(ins, outs, s.attrs)
+        return total
+
+    @property
+    def extra_macs_ratio(self) -> float:
+        """Work beyond keep's forward and backward, as a share of it: keep has none."""
+        return 0.0
+
+    def peak(self) -> int:
+        """The step at which the most is alive."""
+        live = live_bytes(self.buffers, len(self.program.steps))
+        return live.index(max(live))
+
+    def alive(self, step: int) -> list[tuple[int, int, int]]:
+        """(nbytes, offset, value) of every buffer alive during `step`, largest first."""
+        live = [b for b in self.buffers if b.first <= step < b.end]
+        return sorted(((b.nbytes, b.offset, b.value_at(step)) for b in live), reverse=True)
+
+    def breakdown(self) -> dict[str, int]:
+        """Bytes by kind at the peak, slack included; they sum to `arena_bytes`."""
+        table = Counter({kind: 0 for kind in KINDS})
+        for nbytes, _, v in self.alive(self.peak()):
+            table[KIND_OF[self.program.kinds[v]]] += nbytes
+        table["slack"] = self.arena_bytes - sum(table.values())
+        return dict(table)
+
+    def require_fit(self) -> Plan:
+        """Itself; BudgetError with what is missing if it does not fit its `ram`."""
+        if self.fits:
+            return self
+        assert self.ram is not None
+        missing = self.arena_bytes - self.ram
+        at_peak = ", ".join(f"{self.name(v)} ({n:,})" for n, _, v in self.alive(self.peak())[:5])
+        least = f"parameters and optimizer state alone are {self.persistent_bytes:,} bytes; "
+        raise BudgetError(
+            f"the plan needs {self.arena_bytes:,} bytes, ram is {self.ram:,}: {missing:,} bytes are "
+            f"missing; the smallest ram that would do at batch {self.batch} is "
+            f"{self.smallest_ram_bytes:,} (a smaller batch needs less; "
+            f"{least if self.persistent_bytes > self.ram else ''}alive at the peak: {at_peak})",
+            missing,
+            self.smallest_ram_bytes,
+        )
+
+    def check(self) -> None:
+        """Prove the offsets: no two buffers alive at one moment overlap, and no step reads a
+        leaf's earlier value after it was overwritten. AssertionError names the pair."""
+        live = sorted(self.buffers, key=lambda b: b.offset)
+        for k, a in enumerate(live):
+            for b in live[k + 1 :]:
+                if b.offset >= a.offset + a.nbytes:
+                    break
+                apart = a.end <= b.first or b.end <= a.first or not a.nbytes or not b.nbytes
+                assert apart, f"{self.name(a.owner)} and {self.name(b.owner)} overlap"
+        newest: dict[int, int] = {}
+        for step in self.program.steps:
+            for v in step.reads():
+                base = self.program.root(v)
+                leaf = self.program.home.get(base, base)
+                if leaf in newest:
+                    held = newest[leaf]
+                    assert held == base, f"{step.op} reads {self.name(leaf)} after its update"
+            for v in step.writes():
+                if v in self.program.home:
+                    newest[self.program.home[v]] = v
+
+    def __str__(self) -> str:
+        from tinytrain.report import plan_text
+
+        return plan_text(self)
+
+    def to_svg(self, path: str | None = None) -> str:
+        """A picture of the arena, steps across and bytes up; written to `path` if given."""
+        from tinytrain.report import plan_svg
+
+        text = plan_svg(self)
+        if path is not None:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        return text
+
+
+def make_plan(
+    program: Program,
+    batch: int,
+    ram: int | None = None,
+    inplace: bool = True,
+    layout: dict[str, int] | None = None,
+) -> Plan:
+    """Buffers, lifetimes and offsets of a lowered step; persistent buffers lie below the rest.
+
+    layout  the persistent offsets of another plan by leaf name (`Plan.layout`), for a second plan
+            over the same arena. A leaf that is not in it is written anew before each run.
+    """
+    buffers, buffer_of = buffers_of(program, inplace, layout)
+    top = max(place_persistent(program, buffers, layout), 0)
+    base = -(-top // ALIGN) * ALIGN
+    rest = [b for b in buffers if not b.persistent]
+    offsets, total = arena.assign(
+        [b.nbytes for b in rest],
+        [(b.first, b.end) for b in rest],
+        align=ALIGN,
+        steps=PLACEMENT_STEPS,
+    )
+    for b, offset in zip(rest, offsets, strict=True):
+        b.offset = base + offset
+    policies = dict.fromkeys(("keep", "bitmap", "recompute", "invert", "spill"), 0)
+    policies["keep"] = len(residuals(program))
+    return Plan(
+        program,
+        buffers,
+        buffer_of,
+        base + total if total else top,
+        max(live_bytes(buffers, len(program.steps))),
+        sum(b.nbytes for b in buffers if b.persistent),
+        batch,
+        ram,
+        policies,
+    )
+
+
+def place_persistent(program: Program, buffers: list[Buffer], layout: dict[str, int] | None) -> int:
+    """Offsets of the persistent buffers, in order or as laid out; where they end."""
+    top = 0
+    for b in buffers:
+        if b.persistent:
+            free = -(-top // ALIGN) * ALIGN
+            b.offset = free if layout is None else layout[program.leaves[b.owner].name]
+            top = max(top, b.offset + b.nbytes)
+    return top if layout is None else max(top, layout["end"])
+
+
+def residuals(program: Program) -> set[int]:
+    """Values of the forward pass that a step of the backward pass reads."""
+    if not program.marks and not any(k == "gradient" for k in program.kinds):
+        return set()
+    forward = {v for v, k in enumerate(program.kinds) if k == "activation"}
+    found = set()
+    for step in program.steps:
+        if any(v is not None and program.kinds[v] == "gradient" for v in step.outs):
+            found |= {program.root(v) for v in step.reads()} & forward
+    return found
