@@ -1,0 +1,239 @@
+"""The interpreter: the same Steps over fresh arrays (eager) or over one arena (planned).
+
+The two differ in one thing: where the buffer of a value comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinytrain.errors import InputError, NotFiniteError
+from tinytrain.lower import Program, Step
+from tinytrain.op import OPS
+from tinytrain.plan import Plan
+from tinytrain.spec import Spec
+
+POISON = 0xFF  # a NaN in float32, so that a dead byte that is read shows
+CANARIES = (0xA5, 0x5A)
+ALIGNMENT = 64  # of the arena's first byte
+BACKENDS = ("numpy", "numba")
+
+
+def choose_backend(name: str = "auto") -> str:
+    """`auto`: Numba where it can be imported, else NumPy. InputError for an unknown name."""
+    if name == "auto":
+        import importlib.util
+
+        return "numba" if importlib.util.find_spec("numba") else "numpy"
+    if name not in BACKENDS:
+        raise InputError(f"unknown backend {name!r}; there are auto, {', '.join(BACKENDS)}")
+    return name
+
+
+def kernel(op: str, backend: str, dtype: str = "float32") -> Callable[..., None]:
+    """The kernel of a row. Numba serves float32 and leaves what it lacks to the reference."""
+    from tinytrain.kernels import numpy_
+
+    families: list[Any] = [numpy_]
+    if backend == "numba" and dtype == "float32":
+        try:
+            from tinytrain.kernels import numba_
+        except ImportError as error:
+            raise InputError(
+                f"backend numba: {error}; pip install numba, or backend='numpy'"
+            ) from error
+        families.insert(0, numba_)
+    for family in families:
+        found = getattr(family, op, None) or getattr(family, op + "_", None)
+        if found is not None:
+            return found
+    raise InputError(f"backend {backend} has no kernel for {op}")
+
+
+def bind(
+    program: Program, steps: list[Step], array: Callable[[int], np.ndarray], backend: str
+) -> list[tuple[Callable[..., None], tuple[Any, ...]]]:
+    """The steps as calls with their arrays and attrs in place."""
+    calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+    for step in steps:
+        outs, ins, work = (
+            [None if v is None else array(v) for v in vs] for vs in (step.outs, step.ins, step.work)
+        )
+        args = [*outs, *ins, *work, *step.attrs.values()]
+        if OPS[step.op].acc:
+            args.append(step.acc is not None)
+        if step.acc is not None and not _same_bytes(outs[0], array(step.acc)):
+            calls.append((np.copyto, (outs[0], array(step.acc))))
+        dtype = program.specs[next(v for v in step.outs if v is not None)].dtype
+        dtype = next((str(x.dtype) for x in ins if x is not None and x.dtype.kind == "f"), dtype)
+        calls.append((kernel(step.op, backend, dtype), tuple(args)))
+    return calls
+
+
+def call(
+    op: str,
+    ins: list[np.ndarray | None],
+    outs: tuple[Spec, ...],
+    attrs: dict[str, Any],
+    backend: str,
+) -> tuple[np.ndarray, ...]:
+    """One op at once over arrays, as eager execution runs it: fresh outputs."""
+    row = OPS[op]
+    if row.view:
+        assert ins[0] is not None
+        return (ins[0].reshape(outs[0].shape),)
+    made = [np.empty(s.shape, s.dtype) for s in outs]
+    specs = [None if x is None else Spec(x.shape, str(x.dtype)) for x in ins]
+    work = [] if row.work is None else row.work(specs, list(outs), attrs)
+    scratch = [np.empty(s.shape, s.dtype) for s in work]
+    dtype = next((str(x.dtype) for x in ins if x is not None and x.dtype.kind == "f"), "float32")
+    args = [*made, *ins, *scratch, *attrs.values()]
+    with np.errstate(all="ignore"):
+        kernel(op, backend, dtype)(*args, *([False] if row.acc else []))
+    return tuple(made)
+
+
+def _same_bytes(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+
+
+def run_fresh(
+    program: Program,
+    values: dict[int, np.ndarray],
+    backend: str = "numpy",
+    begin: int = 0,
+    end: int | None = None,
+) -> dict[int, np.ndarray]:
+    """Run the steps with a fresh array for every value; `values` holds the leaves and gains the
+    rest. Flags are checked at their marks."""
+
+    def array(v: int) -> np.ndarray:
+        if v not in values:
+            spec = program.specs[v]
+            if v in program.views:
+                values[v] = array(program.views[v]).reshape(spec.shape)
+            else:
+                values[v] = np.empty(spec.shape, spec.dtype)
+        return values[v]
+
+    stops = {position: flags for position, flags in program.marks}
+    last = len(program.steps) if end is None else end
+    with np.errstate(all="ignore"):
+        for k in range(begin, last):
+            raise_flags(stops.get(k, ()), values.__getitem__)
+            for call, args in bind(program, program.steps[k : k + 1], array, backend):
+                call(*args)
+    for v in program.views:
+        if program.root(v) in values:
+            array(v)
+    return values
+
+
+def raise_flags(flags, read: Callable[[int], np.ndarray]) -> None:
+    """NotFiniteError for the first raised flag."""
+    for v, what in flags:
+        if read(v)[()]:
+            raise NotFiniteError(
+                f"{what} is NaN or infinite; nothing was updated. Check the data's scale, or "
+                f"lower the learning rate"
+            )
+
+
+def new_arena(nbytes: int) -> np.ndarray:
+    """`nbytes` of memory whose first byte lies on a 64-byte line, filled with a canary."""
+    raw = np.full(nbytes + ALIGNMENT, CANARIES[0], np.uint8)
+    start = -raw.__array_interface__["data"][0] % ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+class Executor:
+    """A plan bound to an arena: `run()` is one step.
+
+    arena   uint8, at least `plan.arena_bytes`; made here if not given.
+    poison  after each step fill every byte that died with 0xFF.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        backend: str = "numpy",
+        arena: np.ndarray | None = None,
+        poison: bool = False,
+    ):
+        self.plan = plan
+        self.arena = new_arena(plan.arena_bytes) if arena is None else arena
+        self.poison = poison
+        self._views: dict[int, np.ndarray] = {}
+        program = plan.program
+        cuts = [0, *(position for position, _ in program.marks), len(program.steps)]
+        self._sections = []
+        for k, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False)):
+            calls = [
+                bind(program, program.steps[i : i + 1], self.view, backend) for i in range(a, b)
+            ]
+            flags = program.marks[k][1] if k < len(program.marks) else []
+            self._sections.append(([c for step in calls for c in step], calls, a, flags))
+        self._dying: dict[int, list[np.ndarray]] = {}
+        for buffer in plan.buffers:
+            if not buffer.persistent and buffer.end < len(program.steps):
+                region = self.arena[buffer.offset : buffer.offset + buffer.nbytes]
+                self._dying.setdefault(buffer.end - 1, []).append(region)
+
+    def view(self, v: int) -> np.ndarray:
+        """The array of value v inside the arena."""
+        if v not in self._views:
+            spec: Spec = self.plan.program.specs[v]
+            start = self.plan.offset(v)
+            flat = self.arena[start : start + spec.nbytes].view(spec.dtype)
+            self._views[v] = flat.reshape(spec.shape)
+        return self._views[v]
+
+    def run(self) -> None:
+        """Every step; NotFiniteError at a raised flag, before anything persistent was changed."""
+        with np.errstate(all="ignore"):
+            for flat, calls, first, flags in self._sections:
+                if self.poison:
+                    self._run_poisoned(calls, first)
+                else:
+                    for call, args in flat:
+                        call(*args)
+                raise_flags(flags, self.view)
+
+    def _run_poisoned(self, calls, first: int) -> None:
+        for k, step in enumerate(calls, first):
+            for call, args in step:
+                call(*args)
+            for region in self._dying.get(k, ()):
+                region.fill(POISON)
+
+
+class HighWater:
+    """The highest arena byte ever written, measured: what lies free is painted before a step and
+    looked at after it. Two paints, so that a byte which happens to equal one shows in the other.
+    """
+
+    def __init__(self, arena: np.ndarray, floor: int):
+        self.arena = arena
+        self.floor = floor  # persistent bytes below are written from the start
+        self.nbytes = floor
+        self.paints = list(CANARIES)
+        self.paint: int | None = None
+
+    def before(self, keep: list[np.ndarray]) -> None:
+        """Paint all but the arrays in `keep` (the step's inputs)."""
+        self.paint = self.paints.pop(0) if self.paints else None
+        if self.paint is not None:
+            saved = [a.copy() for a in keep]
+            self.arena[self.floor :] = self.paint
+            for a, s in zip(keep, saved, strict=True):
+                a[...] = s
+
+    def after(self) -> None:
+        """Look how far up the paint is gone."""
+        if self.paint is not None:
+            touched = np.flatnonzero(self.arena[self.floor :] != self.paint)
+            if touched.size:
+                self.nbytes = max(self.nbytes, self.floor + int(touched[-1]) + 1)

@@ -1,0 +1,576 @@
+"""Tensor: what a user computes with. Eager when it holds an array, shape-only when it does not.
+
+Every op leaves a Record; `tape_of` turns the records behind some results into a Tape. Nothing is
+recorded twice: the same records serve `backward()` here and the planner there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import tinytrain.ops as _ops
+from tinytrain import run
+from tinytrain.errors import InputError
+from tinytrain.lower import backward_of
+from tinytrain.op import OPS
+from tinytrain.spec import ITEMSIZE, Spec
+from tinytrain.tape import Tape
+
+_order = itertools.count()
+_backend = "numpy"
+_recording: Recording | None = None
+
+
+class Recording:
+    """What one recording collects beside the records: assignments to state, and what draws."""
+
+    def __init__(self) -> None:
+        self.assigns: list[tuple[Tensor, Tensor]] = []
+        self.key = Tensor.symbol(Spec((3,), "uint32"), "hyper", "key")
+        self.streams = itertools.count()
+
+
+@contextmanager
+def recording():
+    """Within the block ops only record shapes: nothing is computed, no value can be read."""
+    global _recording
+    before, _recording = _recording, Recording()
+    try:
+        yield _recording
+    finally:
+        _recording = before
+
+
+@contextmanager
+def backend(name: str):
+    """Run eager ops on this backend within the block."""
+    global _backend
+    before, _backend = _backend, run.choose_backend(name)
+    try:
+        yield
+    finally:
+        _backend = before
+
+
+class Record:
+    """One applied op: its inputs as Tensors, its outputs' specs and, if eager, their arrays."""
+
+    __slots__ = ("attrs", "data", "ins", "op", "order", "specs")
+
+    def __init__(self, op, ins, attrs, specs, data):
+        self.op, self.ins, self.attrs, self.specs, self.data = op, ins, attrs, specs, data
+        self.order = next(_order)
+
+
+class Tensor:
+    """An array with a memory of where it came from.
+
+    array          anything numeric; Python numbers and float16 become float32, wider integers
+                   int32, booleans float32. float64 stays (for gradient checks).
+    requires_grad  collect `.grad` (an ndarray) here when something computed from it calls
+                   `backward()`.
+    """
+
+    kind = "constant"
+    name = ""
+    __array_priority__ = 1000
+
+    def __init__(self, array: Any, requires_grad: bool = False):
+        self._record: Record | None = None
+        self._index = 0
+        self._data: np.ndarray | None = as_array(array)
+        self.spec = Spec(self._data.shape, str(self._data.dtype))
+        if requires_grad and not self.spec.dtype.startswith("float"):
+            raise InputError(f"requires_grad: a tensor of {self.spec.dtype} has no gradient")
+        self.requires_grad = requires_grad
+        self.grad: np.ndarray | None = None
+
+    @classmethod
+    def symbol(cls, spec: Spec, kind: str, name: str) -> Tensor:
+        """A value of known shape and no content, as recording uses it."""
+        made = cls._from(None, 0, spec)
+        made.kind, made.name = kind, name
+        return made
+
+    @classmethod
+    def _from(cls, record: Record | None, index: int, spec: Spec) -> Tensor:
+        made = Tensor.__new__(Tensor)
+        made._record, made._index, made._data, made.spec = record, index, None, spec
+        made.requires_grad, made.grad = False, None
+        return made
+
+    # ------------------------------------------------------------------ looking at it
+
+    def _held(self) -> np.ndarray | None:
+        """The array, or None while only shapes are known."""
+        if _recording is not None and self.kind != "constant":
+            return None
+        if self._record is not None:
+            return None if self._record.data is None else self._record.data[self._index]
+        return self._data
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values; raises while a plan is recorded, for no values exist then."""
+        held = self._held()
+        if held is None:
+            raise InputError(
+                f"{_user_line()}: a value is read while the step is recorded, but a plan is made "
+                f"from shapes alone; use tensor ops instead of Python control flow on values"
+            )
+        return held
+
+    def numpy(self) -> np.ndarray:
+        """The values as an ndarray (shared, not copied)."""
+        return self.data
+
+    def item(self) -> float | int:
+        """The value of a tensor of one element."""
+        return self.data.item()
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.data, dtype=dtype, copy=True if copy is None else copy)
+
+    def __float__(self) -> float:
+        return float(self.data)
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __int__(self) -> int:
+        return int(self.data)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a tensor without dimensions")
+        return self.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.spec.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.spec.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.spec.ndim
+
+    @property
+    def size(self) -> int:
+        return self.spec.size
+
+    def __repr__(self) -> str:
+        held = self._held()
+        what = f"shape={self.shape}, dtype={self.dtype}" if held is None else repr(held)
+        return f"Tensor({what}{', requires_grad=True' if self.requires_grad else ''})"
+
+    def detach(self) -> Tensor:
+        """The same values without their history."""
+        return Tensor(self.data)
+
+    # ------------------------------------------------------------------ gradients
+
+    def backward(self) -> None:
+        """Add d self / d leaf to `.grad` of every leaf that requires it. A scalar only."""
+        if self.size != 1:
+            raise InputError(f"backward: wants a scalar, this has shape {self.shape}; sum it first")
+        tape, leaves = tape_of(loss=self)
+        wrt = {v for v, t in leaves.items() if t.requires_grad}
+        if not wrt:
+            raise InputError("backward: nothing that this was computed from requires a gradient")
+        program = backward_of(tape, wrt)
+        values = _eager_values(tape, leaves, self)
+        run.run_fresh(program, values, _backend, begin=program.forward_end)
+        for v, g in program.grads.items():
+            t = leaves[v]
+            t.grad = values[g].copy() if t.grad is None else t.grad + values[g]
+
+    # ------------------------------------------------------------------ arithmetic
+
+    def __add__(self, other):
+        return apply("add", *_pair(self, other))
+
+    __radd__ = __add__
+
+    def __sub__(self, other):
+        return apply("sub", *_pair(self, other))
+
+    def __rsub__(self, other):
+        return apply("sub", *reversed(_pair(self, other)))
+
+    def __mul__(self, other):
+        if isinstance(other, int | float):
+            return apply("scale", self, factor=other)
+        return apply("mul", *_pair(self, other))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other):
+        if isinstance(other, int | float):
+            return apply("scale", self, factor=1.0 / other)
+        return apply("div", *_pair(self, other))
+
+    def __rtruediv__(self, other):
+        return apply("div", *reversed(_pair(self, other)))
+
+    def __neg__(self):
+        return apply("neg", self)
+
+    def __pow__(self, exponent):
+        return apply("pow", self, exponent=exponent)
+
+    def __matmul__(self, other):
+        return apply("matmul", *_pair(self, other))
+
+    def __getitem__(self, key):
+        return _getitem(self, key)
+
+    def reshape(self, *shape):
+        """The same elements under another shape; one size may be -1."""
+        return apply("reshape", self, shape=shape[0] if _is_sequence(shape[0]) else shape)
+
+    def transpose(self, *axes):
+        """Axes in another order (default: reversed)."""
+        return apply(
+            "transpose", self, axes=(axes[0] if _is_sequence(axes[0]) else axes) if axes else None
+        )
+
+    @property
+    def T(self):
+        return self.transpose()
+
+    def flatten(self, start: int = 1):
+        """Axes from `start` on as one."""
+        return self.reshape(*self.shape[:start], -1)
+
+
+def _is_sequence(x: Any) -> bool:
+    return isinstance(x, tuple | list)
+
+
+def _user_line() -> str:
+    """file:line of the innermost caller outside this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("tinytrain"):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def as_array(array: Any) -> np.ndarray:
+    """A C-contiguous array in one of the engine's dtypes; InputError if it is not numeric."""
+    if isinstance(array, Tensor):
+        return array.data
+    plain = not isinstance(array, np.ndarray | np.generic)
+    try:
+        a = np.asarray(array)
+    except ValueError as error:
+        raise InputError(f"a tensor wants a rectangular array of numbers: {error}") from error
+    if a.dtype.kind not in "fiub":
+        raise InputError(f"a tensor wants numbers, got dtype {a.dtype}; convert it first")
+    if a.dtype.kind == "b" or a.dtype == np.float16 or (plain and a.dtype.kind == "f"):
+        a = a.astype(np.float32)
+    elif str(a.dtype) not in ITEMSIZE:
+        if a.dtype.kind == "f":
+            a = a.astype(np.float64)
+        else:
+            if a.size and (a.max() > 2**31 - 1 or a.min() < -(2**31)):
+                raise InputError("a tensor of integers holds 32 bits; these values do not fit")
+            a = a.astype(np.int32)
+    # Not ascontiguousarray, which gives a scalar one dimension.
+    return np.asarray(a, order="C")
+
+
+def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
+    """x as a Tensor; a Python number takes the dtype of `like`."""
+    if isinstance(x, Tensor):
+        return x
+    if like is not None and isinstance(x, int | float):
+        return Tensor(np.asarray(x, like.dtype))
+    return Tensor(x)
+
+
+def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    a = as_tensor(a, b if isinstance(b, Tensor) else None)
+    return a, as_tensor(b, a)
+
+
+# ---------------------------------------------------------------------- applying ops
+
+
+def apply_all(op: str, *ins: Tensor | None, **attrs: Any) -> tuple[Tensor, ...]:
+    """Apply a row; all its outputs."""
+    row = OPS[op]
+    specs, attrs = row.infer(tuple(None if t is None else t.spec for t in ins), attrs)
+    held = [None if t is None else t._held() for t in ins]
+    eager = _recording is None and all(
+        t is None or h is not None for t, h in zip(ins, held, strict=True)
+    )
+    data = None
+    if eager:
+        if row.indexes is not None:
+            _check_indexes(op, row, ins, held, attrs)
+        data = run.call(op, held, specs, attrs, _backend)
+    record = Record(op, ins, attrs, specs, data)
+    return tuple(Tensor._from(record, k, s) for k, s in enumerate(specs))
+
+
+def apply(op: str, *ins: Tensor | None, **attrs: Any) -> Tensor:
+    """Apply a row; its first output."""
+    return apply_all(op, *ins, **attrs)[0]
+
+
+def _check_indexes(op, row, ins, held, attrs) -> None:
+    position, bound = row.indexes
+    limit = bound([None if t is None else t.spec for t in ins], attrs)
+    check_range(f"{op}: {row.inputs[position]}", held[position], limit)
+
+
+def check_range(what: str, a: np.ndarray, limit: int) -> None:
+    """InputError unless all of a lies in [0, limit)."""
+    bad = np.flatnonzero((a < 0) | (a >= limit))
+    if bad.size:
+        raise InputError(
+            f"{what}: value {a.reshape(-1)[bad[0]]} at position {bad[0]} is out of range, "
+            f"wants 0 to {limit - 1}"
+        )
+
+
+def _public(op: str) -> Callable[..., Tensor]:
+    """The function `tt.ops.<op>`: inputs first, then attrs, by position or by name."""
+    row = OPS[op]
+
+    def function(*args: Any, **named: Any) -> Tensor:
+        names = [*row.inputs, *row.attrs]
+        if len(args) > len(names):
+            raise InputError(f"{op}: takes {len(names)} arguments ({', '.join(names)})")
+        given = dict(zip(names, args, strict=False))
+        twice = set(given) & set(named)
+        if twice:
+            raise InputError(f"{op}: argument {sorted(twice)[0]!r} is given twice")
+        given.update(named)
+        first = given.get(row.inputs[0]) if row.inputs else None
+        like = first if isinstance(first, Tensor) else None
+        ins = [None if given.get(n) is None else as_tensor(given.pop(n), like) for n in row.inputs]
+        if any(t is None for t in ins[: row.required]):
+            missing = row.inputs[ins.index(None)]
+            raise InputError(f"{op}: missing argument {missing!r}")
+        attrs = {k: v for k, v in given.items() if k not in row.inputs}
+        return apply(op, *ins, **attrs)
+
+    function.__name__ = function.__qualname__ = op
+    function.__doc__ = (
+        f"{op}({', '.join([*row.inputs, *row.attrs])}), see the row in tinytrain.ops."
+    )
+    return function
+
+
+def concat(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Tensors one behind the other along `axis`."""
+    return apply("concat", *(as_tensor(t) for t in tensors), axis=axis)
+
+
+def split(x: Tensor, sections: int | Sequence[int], axis: int = -1) -> list[Tensor]:
+    """Equal parts (an int) or parts of the given sizes along `axis`."""
+    axis = _ops.shape.axis_of("split", axis, x.ndim)
+    size = x.shape[axis]
+    if isinstance(sections, int):
+        if sections < 1 or size % sections:
+            raise InputError(f"split: axis {axis} of {x.shape} does not divide into {sections}")
+        sections = [size // sections] * sections
+    if sum(sections) != size:
+        raise InputError(f"split: {list(sections)} do not sum to {size}, axis {axis} of {x.shape}")
+    parts, at = [], 0
+    for n in sections:
+        begin, end = [0] * x.ndim, list(x.shape)
+        begin[axis], end[axis] = at, at + n
+        parts.append(apply("slice", x, begin=tuple(begin), end=tuple(end)))
+        at += n
+    return parts
+
+
+def _getitem(x: Tensor, key: Any) -> Tensor:
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if Ellipsis in keys:
+        at = keys.index(Ellipsis)
+        keys[at : at + 1] = [slice(None)] * (x.ndim - len(keys) + 1)
+    keys += [slice(None)] * (x.ndim - len(keys))
+    begin, end, shape = [], [], []
+    for k, n in zip(keys, x.shape, strict=True):
+        if isinstance(k, slice) and k.step in (None, 1):
+            s, t, _ = k.indices(n)
+            shape.append(t - s)
+        elif isinstance(k, int) and -n <= k < n:
+            s, t = k % n, k % n + 1
+        else:
+            raise InputError(f"index {k!r} into {x.shape}: only whole numbers and plain slices")
+        begin.append(s)
+        end.append(t)
+    cut = apply("slice", x, begin=tuple(begin), end=tuple(end))
+    return cut if len(shape) == x.ndim else cut.reshape(tuple(shape))
+
+
+def conv1d(x, w, b=None, stride=1, padding=0, groups=1, dilation=1) -> Tensor:
+    """x (N, L, C), w (k, C/groups, O) -> (N, Lo, O): conv2d over a height of one.
+
+    padding is an int, a pair (before, after) or "same"; (k - 1) * dilation before and none after
+    makes it causal.
+    """
+    x, w = as_tensor(x), as_tensor(w)
+    if x.ndim != 3 or w.ndim != 3:
+        raise InputError(f"conv1d: wants (N, L, C) and (k, C/groups, O), got {x.shape}, {w.shape}")
+    if padding != "same":
+        pair = (padding, padding) if isinstance(padding, int) else tuple(padding)
+        padding = ((0, 0), pair)
+    y = apply(
+        "conv2d",
+        x.reshape(x.shape[0], 1, *x.shape[1:]),
+        w.reshape(1, *w.shape),
+        None if b is None else as_tensor(b),
+        stride=(1, stride),
+        padding=padding,
+        groups=groups,
+        dilation=(1, dilation),
+    )
+    return y.reshape(y.shape[0], *y.shape[2:])
+
+
+def batch_norm(x, gamma=None, beta=None, mean=None, var=None, eps=1e-5) -> Tensor:
+    """Normalise each channel (the last axis) over all other axes: by its own statistics, or,
+    frozen, by a stored `mean` and `var`."""
+    x, gamma, beta = as_tensor(x), _maybe(gamma), _maybe(beta)
+    if mean is None:
+        return apply("batch_norm", x, gamma, beta, eps=eps)
+    frozen = as_tensor(mean), as_tensor(var)
+    return apply("batch_norm_frozen", x, gamma, beta, *frozen, eps=eps)
+
+
+def layer_norm(x, gamma=None, beta=None, eps=1e-5) -> Tensor:
+    """Normalise over the last axis (Ba et al. 2016): group_norm with one group of one pixel."""
+    x = as_tensor(x)
+    rows = x.reshape(-1, 1, x.shape[-1])
+    y = apply("group_norm", rows, _maybe(gamma), _maybe(beta), groups=1, eps=eps)
+    return y.reshape(x.shape)
+
+
+def weight_standardize(w, eps=1e-5) -> Tensor:
+    """Each output channel (the last axis) with mean 0 and variance 1 (Qiao et al. 2019)."""
+    return apply("batch_norm", as_tensor(w), None, None, eps=eps)
+
+
+def global_avg_pool(x) -> Tensor:
+    """(N, H, W, C) -> (N, C)."""
+    x = as_tensor(x)
+    if x.ndim != 4:
+        raise InputError(f"global_avg_pool: wants (N, H, W, C), got {x.shape}")
+    return apply("mean", x, axis=(1, 2))
+
+
+def _maybe(x: Any) -> Tensor | None:
+    return None if x is None else as_tensor(x)
+
+
+COMPOSITES = (
+    concat,
+    split,
+    conv1d,
+    batch_norm,
+    layer_norm,
+    weight_standardize,
+    global_avg_pool,
+)
+PRIVATE = ("batch_norm_frozen",)
+METHODS = (
+    "exp log sqrt abs tanh sigmoid relu relu6 leaky_relu silu gelu sum mean max softmax log_softmax"
+).split()
+
+
+def _publish() -> None:
+    """Make `tt.ops.*` and the Tensor methods from the rows."""
+    for name, row in OPS.items():
+        if row.vjp is not None and name not in PRIVATE:
+            setattr(_ops, name, _public(name))
+    for function in COMPOSITES:
+        setattr(_ops, function.__name__, function)
+    for name in METHODS:
+        setattr(Tensor, name, getattr(_ops, name))
+
+
+_publish()
+
+
+# ---------------------------------------------------------------------- from records to a tape
+
+
+def tape_of(
+    outputs: Sequence[Tensor] = (),
+    loss: Tensor | None = None,
+    assigns: Sequence[tuple[Tensor, Tensor]] = (),
+    inputs: Sequence[Tensor] = (),
+) -> tuple[Tape, dict[int, Tensor]]:
+    """The tape behind these results, in program order, and the Tensor of each leaf.
+
+    `inputs` become leaves even if nothing reads them; what `assigns` pairs up are state leaves
+    and their next values.
+    """
+    tape, ids, leaves = Tape(), {}, {}
+    ends = [*outputs, *([] if loss is None else [loss]), *(t for pair in assigns for t in pair)]
+
+    def leaf(t: Tensor) -> None:
+        kind = "parameter" if t.requires_grad and t.kind == "constant" else t.kind
+        name = t.name or (f"constant {_digest(t)}" if kind == "constant" else kind)
+        v = tape.leaf(t.spec, kind, name, t.requires_grad)
+        ids[id(t)], leaves[v] = v, t
+
+    def value(t: Tensor) -> int:
+        if t._record is not None:
+            return made[t._record][t._index]
+        if id(t) not in ids:
+            leaf(t)
+        return ids[id(t)]
+
+    for t in inputs:
+        leaf(t)
+    made: dict[Record, tuple[int, ...]] = {}
+    for record in _records(ends):
+        ins = tuple(None if t is None else value(t) for t in record.ins)
+        made[record] = tape.add(record.op, ins, record.attrs)
+    tape.outputs = tuple(value(t) for t in outputs)
+    tape.loss = None if loss is None else value(loss)
+    tape.assigns = [(value(t), value(new)) for t, new in assigns]
+    return tape, leaves
+
+
+def _records(ends: Sequence[Tensor]) -> list[Record]:
+    """Every record behind these tensors, in the order in which they were made."""
+    found: dict[Record, None] = {}
+    todo = [t._record for t in ends if t._record is not None]
+    while todo:
+        record = todo.pop()
+        if record not in found:
+            found[record] = None
+            todo += [t._record for t in record.ins if t is not None and t._record is not None]
+    return sorted(found, key=lambda r: r.order)
+
+
+def _digest(t: Tensor) -> str:
+    """A checksum of a constant, so that recordings that differ in one are told apart."""
+    held = t._held()
+    return "?" if held is None else f"{zlib.crc32(np.ascontiguousarray(held).tobytes()):08x}"
+
+
+def _eager_values(tape: Tape, leaves: dict[int, Tensor], loss: Tensor) -> dict[int, np.ndarray]:
+    """The arrays of every value on the tape, as the eager pass left them."""
+    values = {v: t.data for v, t in leaves.items()}
+    for node, record in zip(tape.nodes, _records([loss]), strict=True):
+        for v, a in zip(node.outs, record.data, strict=True):
+            values[v] = a
+    return values
