@@ -1,0 +1,267 @@
+"""Module and Parameter: a tree of layers whose arrays are made late, or never while planning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tinytrain import tensor
+from tinytrain.errors import InputError
+from tinytrain.spec import Spec
+from tinytrain.tensor import Tensor
+
+Init = Callable[[np.random.Generator, np.ndarray], None]
+
+
+class _Seeds:
+    """Keys of the generators that fill parameters: (seed, how many were made since)."""
+
+    def __init__(self, seed: int):
+        self.seed, self.made = seed, 0
+
+    def next(self) -> tuple[int, int]:
+        self.made += 1
+        return self.seed, self.made
+
+
+_seeds = _Seeds(0)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Parameters made within the block depend on `seed` and their order alone."""
+    global _seeds
+    before, _seeds = _seeds, _Seeds(int(seed))
+    try:
+        yield
+    finally:
+        _seeds = before
+
+
+def uniform(bound: float) -> Init:
+    """Uniform in [-bound, bound)."""
+
+    def fill(rng: np.random.Generator, out: np.ndarray) -> None:
+        rng.random(out=out, dtype=np.float32)
+        out *= np.float32(2 * bound)
+        out -= np.float32(bound)
+
+    return fill
+
+
+def normal(deviation: float) -> Init:
+    """Normal with mean 0 and the given standard deviation."""
+
+    def fill(rng: np.random.Generator, out: np.ndarray) -> None:
+        rng.standard_normal(out=out, dtype=np.float32)
+        out *= np.float32(deviation)
+
+    return fill
+
+
+def constant(value: float) -> Init:
+    """Every element the same."""
+
+    def fill(rng: np.random.Generator, out: np.ndarray) -> None:
+        out[...] = value
+
+    return fill
+
+
+class Parameter(Tensor):
+    """A float32 leaf that training changes. Its array is made when somebody looks at it, or
+    inside a Trainer's arena, where `data` is then a view."""
+
+    kind = "parameter"
+
+    def __init__(self, shape: Iterable[int], init: Init):
+        self._record, self._index, self._data = None, 0, None
+        self.spec = Spec(tuple(int(n) for n in shape))
+        self.init = init
+        self.key = _seeds.next()
+        self.requires_grad = True
+        self.grad = None
+
+    def fill(self, out: np.ndarray) -> np.ndarray:
+        """Write the initial values to `out` (float32, of this shape)."""
+        self.init(np.random.Generator(np.random.Philox(key=np.array(self.key, np.uint64))), out)
+        return out
+
+    def _held(self) -> np.ndarray | None:
+        if tensor._recording is not None:
+            return None
+        if self._data is None:
+            self._data = self.fill(np.empty(self.shape, np.float32))
+        return self._data
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values; raises while a plan is recorded."""
+        return super().data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        a = np.asarray(value)
+        if a.shape != self.shape or a.dtype.kind not in "fiu":
+            raise InputError(f"{self.name or 'parameter'}: got {a.dtype}{a.shape}, is {self.spec}")
+        if self._data is None:
+            self._data = np.array(a, np.float32)
+        else:
+            self._data[...] = a
+
+    def move_to(self, place: np.ndarray) -> None:
+        """Live in `place` from now on: the present values, or the initial ones if never looked at."""
+        if self._data is None:
+            self.fill(place)
+        else:
+            place[...] = self._data
+        self._data = place
+
+
+class Buffer(Parameter):
+    """A leaf that a forward pass changes by `assign`: running statistics."""
+
+    kind = "state"
+
+    def __init__(self, shape: Iterable[int], init: Init):
+        super().__init__(shape, init)
+        self.requires_grad = False
+
+    def assign(self, value: Tensor) -> None:
+        """Take `value`: now, or in a recorded step once it has been found good."""
+        if tensor._recording is not None:
+            tensor._recording.assigns.append((self, value))
+        else:
+            self.data = value.data
+
+
+class Module:
+    """A node of the tree: attributes that are Parameters, Modules or lists of Modules belong to
+    it. Subclasses write `forward`."""
+
+    training = True
+    input_shape: Any = None  # of one sample; set by the zoo, read by Trainer
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.forward(*(tensor.as_tensor(x) for x in inputs))
+
+    def forward(self, *inputs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def children(self) -> Iterator[tuple[str, Any]]:
+        """(name, Parameter or Module) of this module's own attributes."""
+        for name, item in vars(self).items():
+            if isinstance(item, Parameter | Module):
+                yield name, item
+            elif isinstance(item, list | tuple):
+                for k, each in enumerate(item):
+                    if isinstance(each, Parameter | Module):
+                        yield f"{name}.{k}", each
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        yield self
+        for _, item in self.children():
+            if isinstance(item, Module):
+                yield from item.modules()
+
+    def _leaves(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        for name, item in self.children():
+            if isinstance(item, Parameter):
+                yield prefix + name, item
+            else:
+                yield from item._leaves(f"{prefix}{name}.")
+
+    def named_leaves(self) -> dict[str, Parameter]:
+        """Every Parameter and Buffer by its dotted name; a shared one under its first name."""
+        found: dict[str, Parameter] = {}
+        seen: set[int] = set()
+        for name, p in self._leaves():
+            if id(p) not in seen:
+                seen.add(id(p))
+                found[name] = p
+        return found
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(name, Parameter), running statistics not among them."""
+        return ((n, p) for n, p in self.named_leaves().items() if p.kind == "parameter")
+
+    def parameters(self) -> Iterator[Parameter]:
+        return (p for _, p in self.named_parameters())
+
+    def count_parameters(self) -> int:
+        """Number of elements of all parameters."""
+        return sum(p.size for p in self.parameters())
+
+    def requires_grad_(self, value: bool = True) -> Module:
+        """Train (or freeze) every parameter below."""
+        for p in self.parameters():
+            p.requires_grad = value
+        return self
+
+    def train(self, mode: bool = True) -> Module:
+        """Batch norm and dropout as in training (or not)."""
+        for m in self.modules():
+            m.training = mode
+        return self
+
+    def eval(self) -> Module:
+        return self.train(False)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of every parameter and running statistic by name."""
+        return {name: p.data.copy() for name, p in self.named_leaves().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take these arrays. All names and shapes are checked before anything is changed."""
+        mine = self.named_leaves()
+        missing, unknown = sorted(set(mine) - set(state)), sorted(set(state) - set(mine))
+        if missing or unknown:
+            raise InputError(f"load_state_dict: missing {missing}, unknown {unknown}")
+        for name, p in mine.items():
+            if np.shape(state[name]) != p.shape:
+                raise InputError(
+                    f"load_state_dict: {name} has shape {np.shape(state[name])}, wants {p.shape}"
+                )
+        for name, p in mine.items():
+            p.data = state[name]
+
+
+class Sequential(Module):
+    """Modules one after the other."""
+
+    def __init__(self, *layers: Module):
+        self.layers = list(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def __getitem__(self, k: int) -> Module:
+        return self.layers[k]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+
+class ModuleList(Module):
+    """A list of modules that belong to their owner; it has no forward of its own."""
+
+    def __init__(self, layers: Iterable[Module] = ()):
+        self.layers = list(layers)
+
+    def append(self, layer: Module) -> None:
+        self.layers.append(layer)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.layers)
+
+    def __getitem__(self, k: int) -> Module:
+        return self.layers[k]
+
+    def __len__(self) -> int:
+        return len(self.layers)
