@@ -1,0 +1,36 @@
+"""tinytrain: training neural networks within a RAM budget, on the board itself."""
+
+from tinytrain import _layout
+
+__path__ = _layout.search_path(__path__)
+__version__ = "0.1.0"
+
+from tinytrain import arena, check, losses, models, nn, ops, optim
+from tinytrain.errors import BudgetError, InputError, NotFiniteError, TinytrainError
+from tinytrain.plan import Plan
+from tinytrain.spec import Spec
+from tinytrain.tape import Tape
+from tinytrain.tensor import Tensor, backend
+from tinytrain.freeze import plan
+from tinytrain.trainer import Trainer
+
+__all__ = [
+    "BudgetError",
+    "InputError",
+    "NotFiniteError",
+    "Plan",
+    "Spec",
+    "Tape",
+    "Tensor",
+    "TinytrainError",
+    "Trainer",
+    "arena",
+    "backend",
+    "check",
+    "losses",
+    "models",
+    "nn",
+    "ops",
+    "optim",
+    "plan",
+]

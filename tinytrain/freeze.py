@@ -1,0 +1,177 @@
+"""Freezing: a model and a loss become tapes, for one batch size, without computing anything.
+
+Python control flow is baked in, so the step is recorded twice and both recordings must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tinytrain import budget, losses
+from tinytrain.errors import InputError
+from tinytrain.nn.module import Module
+from tinytrain.plan import Plan
+from tinytrain.spec import ITEMSIZE, Spec
+from tinytrain.tape import Tape
+from tinytrain.tensor import Tensor, recording, tape_of
+
+
+@dataclass
+class Frozen:
+    """A tape, the Tensor of each of its leaves, and which leaves the host writes or reads."""
+
+    tape: Tape
+    leaves: dict[int, Tensor]
+    inputs: list[int]
+    labels: list[int]
+    key: int | None  # of dropout's generator, if anything draws
+
+
+def sample_specs(net: Module, input_shape: Any = None) -> list[Spec]:
+    """The specs of one sample's inputs: a shape, a Spec, or a list of these for several inputs."""
+    shape = net.input_shape if input_shape is None else input_shape
+    if shape is None:
+        raise InputError(
+            f"{type(net).__name__}: the shape of one sample is not known; give input_shape=(H, W, C)"
+        )
+    if isinstance(shape, Spec) or all(isinstance(n, int) for n in shape):
+        shape = [shape]
+    specs = [s if isinstance(s, Spec) else Spec(tuple(s)) for s in shape]
+    for s in specs:
+        if s.dtype not in ITEMSIZE or any(n < 1 for n in s.shape):
+            raise InputError(f"input_shape: {s} is not a shape of a sample")
+    return specs
+
+
+def _batched(spec: Spec, batch: int) -> Spec:
+    return spec.with_shape((batch, *spec.shape))
+
+
+def freeze(
+    net: Module,
+    samples: Sequence[Spec],
+    batch: int,
+    loss: Callable[..., Tensor] | None,
+    training: bool,
+    label_spec: Any = None,
+) -> Frozen:
+    """Record `loss(net(inputs), labels)` (or `net(inputs)` alone) for `batch` samples."""
+    if not isinstance(batch, int) or batch < 1:
+        raise InputError(f"batch is {batch!r}; wants a whole number of at least 1")
+    once = _record(net, samples, batch, loss, training, label_spec)
+    again = _record(net, samples, batch, loss, training, label_spec)
+    if once.tape.signature() != again.tape.signature():
+        raise InputError(
+            "two recordings of the step differ, so it cannot be frozen; does forward depend on "
+            "something that changes from call to call?"
+        )
+    return once
+
+
+def _record(net, samples, batch, loss, training, label_spec) -> Frozen:
+    for name, p in net.named_leaves().items():
+        p.name = name
+    modes = [(m, m.training) for m in net.modules()]
+    net.train(training)
+    try:
+        with recording() as held:
+            names = ["x"] if len(samples) == 1 else [f"x{k}" for k in range(len(samples))]
+            inputs = [
+                Tensor.symbol(_batched(s, batch), "input", name)
+                for s, name in zip(samples, names, strict=True)
+            ]
+            outputs = net(*inputs)
+            if not isinstance(outputs, Tensor):
+                raise InputError(f"forward returned {type(outputs).__name__}, wants one Tensor")
+            labels, value = [], None
+            if loss is not None:
+                labels = _labels(loss, outputs, batch, label_spec)
+                value = loss(outputs, *labels)
+                if value.size != 1:
+                    raise InputError(f"the loss has shape {value.shape}, wants a scalar")
+            assigns = held.assigns if training else ()
+            tape, leaves = tape_of([outputs], value, assigns, [*inputs, *labels])
+    finally:
+        for m, mode in modes:
+            m.training = mode
+    ids = {id(t): v for v, t in leaves.items()}
+    return Frozen(
+        tape,
+        leaves,
+        [ids[id(t)] for t in inputs],
+        [ids[id(t)] for t in labels],
+        ids.get(id(held.key)),
+    )
+
+
+def _labels(loss, outputs: Tensor, batch: int, label_spec: Any) -> list[Tensor]:
+    """Placeholders for what the loss compares with: as given for one sample, or as it says."""
+    if label_spec is None:
+        rule = getattr(loss, "label_spec", losses.CrossEntropy.label_spec)
+        specs = [rule(outputs.spec)]
+    else:
+        given = [label_spec] if isinstance(label_spec, Spec) else label_spec
+        specs = [_batched(s, batch) for s in given]
+    names = ["y"] if len(specs) == 1 else [f"y{k}" for k in range(len(specs))]
+    return [Tensor.symbol(s, "label", n) for s, n in zip(specs, names, strict=True)]
+
+
+def add_missing_leaves(frozen: Frozen, other: Frozen) -> None:
+    """Give `frozen` the parameters and state that only `other` reads, so that one layout of
+    persistent bytes serves both."""
+    have = {leaf.name for leaf in frozen.tape.leaves.values()}
+    for v, leaf in other.tape.leaves.items():
+        if leaf.name not in have and leaf.kind in ("parameter", "state"):
+            mine = frozen.tape.leaf(other.tape.specs[v], leaf.kind, leaf.name, leaf.trainable)
+            frozen.leaves[mine] = other.leaves[v]
+
+
+def training_tape(net, samples, batch, loss, label_spec=None) -> Frozen:
+    """The tape of a training step, with the leaves that inference will want as well."""
+    frozen = freeze(net, samples, batch, loss, True, label_spec)
+    add_missing_leaves(frozen, freeze(net, samples, 1, None, False))
+    if not frozen.tape.trainable():
+        raise InputError("nothing in this network is trainable (requires_grad is False everywhere)")
+    return frozen
+
+
+def plan(
+    net: Module,
+    loss: Any = None,
+    optimizer: Any = None,
+    batch: int = 32,
+    ram: Any = None,
+    policy: str = "auto",
+    microbatch: Any = "auto",
+    guard: str | None = "loss",
+    clip_norm: float | None = None,
+    input_shape: Any = None,
+    label_spec: Any = None,
+) -> Plan:
+    """The plan of one training step, from shapes alone: no tensor is allocated.
+
+    The arguments are Trainer's. BudgetError if it does not fit `ram`.
+    """
+    check_microbatch(microbatch, batch)
+    loss, optimizer = defaults(net, loss, optimizer)
+    frozen = training_tape(net, sample_specs(net, input_shape), batch, loss, label_spec)
+    return budget.choose(frozen.tape, optimizer, batch, ram, policy, guard, clip_norm)
+
+
+def defaults(net: Module, loss: Any, optimizer: Any) -> tuple[Callable[..., Tensor], Any]:
+    """The loss and optimizer given, or the model's own, or cross-entropy and plain SGD."""
+    from tinytrain import optim
+
+    loss = losses.resolve(loss or getattr(net, "loss", None) or "cross_entropy")
+    optimizer = optimizer or getattr(net, "optimizer", None) or optim.SGD(lr=0.01)
+    return loss, optim.by_name(optimizer) if isinstance(optimizer, str) else optimizer
+
+
+def check_microbatch(microbatch: Any, batch: int) -> None:
+    """A whole batch is one slice."""
+    if microbatch not in ("auto", None, batch):
+        raise InputError(
+            f"microbatch is {microbatch!r}; a batch is trained in one slice: 'auto' or {batch}"
+        )

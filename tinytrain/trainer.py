@@ -1,0 +1,409 @@
+"""Trainer: a network, a loss and an optimizer in one arena of a size that was planned beforehand.
+
+It holds the only copy of the parameters: `Parameter.data` is a view of the arena. Everything a
+step touches lies there; inference runs in the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinytrain import budget, checkpoint, data
+from tinytrain.errors import InputError
+from tinytrain.freeze import Frozen, check_microbatch, defaults, freeze, sample_specs, training_tape
+from tinytrain.lower import lower
+from tinytrain.nn.module import Module, Parameter
+from tinytrain.op import OPS
+from tinytrain.plan import Plan, make_plan
+from tinytrain.run import Executor, HighWater, choose_backend, new_arena
+from tinytrain.tensor import check_range
+
+SEED_MIX = 0x9E3779B9  # of dropout's key, so that seed 0 is not the hash's fixed point
+
+
+class Trainer:
+    """Trains `net` within `ram` bytes.
+
+    loss        a name ("cross_entropy", "mse", "binary_cross_entropy_with_logits") or a function
+                of (outputs, labels); default: the model's own.
+    optimizer   an object of `tinytrain.optim`, or a name.
+    batch       samples of one update.
+    ram         bytes as an int or "256K"; None: no limit. BudgetError if no plan fits.
+    guard       "loss": a step with a bad input, output or loss changes nothing (NotFiniteError);
+                "step": nor does one with a bad gradient; None: no checks.
+    clip_norm   scale the gradients so that their joint 2-norm is at most this.
+    backend     "auto", "numpy" or "numba".
+    input_shape of one sample, where the model does not say (or a Spec, or a list for several).
+    label_spec  the Spec of one sample's label, where the loss does not say.
+    """
+
+    def __init__(
+        self,
+        net: Module,
+        loss: Any = None,
+        optimizer: Any = None,
+        batch: int = 32,
+        ram: Any = None,
+        policy: str = "auto",
+        microbatch: Any = "auto",
+        guard: str | None = "loss",
+        clip_norm: float | None = None,
+        backend: str = "auto",
+        seed: int = 0,
+        input_shape: Any = None,
+        label_spec: Any = None,
+    ):
+        self.backend = choose_backend(backend)
+        check_microbatch(microbatch, batch)
+        self.net, self.batch, self.seed = net, batch, int(seed)
+        self.loss, self.optimizer = defaults(net, loss, optimizer)
+        self.samples = sample_specs(net, input_shape)
+        self.label_spec = label_spec
+        self.settings = {
+            "ram": budget.parse_bytes(ram),
+            "policy": policy,
+            "guard": guard,
+            "clip_norm": clip_norm,
+        }
+        frozen = training_tape(net, self.samples, batch, self.loss, label_spec)
+        self.plan: Plan = budget.choose(frozen.tape, self.optimizer, batch, **self.settings)
+        self.arena = new_arena(self.plan.arena_bytes)
+        self._water = HighWater(self.arena, self.plan.layout["end"])
+        self._bound: dict[tuple[str, int], _Bound] = {}
+        self._infer_batch = batch
+        self.steps = 0  # updates made
+        self.epoch = 0  # epochs finished
+        self.within = 0  # samples of the present epoch that were seen
+        train = self._bound["train", batch] = self._bind(frozen, self.plan)
+        self._fill_persistent(train)
+
+    def _bind(self, frozen: Frozen, plan: Plan) -> _Bound:
+        return _Bound(frozen, plan, Executor(plan, self.backend, self.arena))
+
+    def _fill_persistent(self, train: _Bound) -> None:
+        """Move the network into the arena; optimizer state starts at zero."""
+        program = self.plan.program
+        for v, leaf in program.leaves.items():
+            tensor = train.frozen.leaves.get(v)
+            view = train.executor.view(v)
+            if isinstance(tensor, Parameter):
+                tensor.move_to(view)
+            elif leaf.kind == "constant" and tensor is not None:
+                view[...] = tensor.data
+            elif leaf.kind in ("optimizer", "hyper"):
+                view[...] = 0
+
+    # ------------------------------------------------------------------ plans of other sizes
+
+    def _for(self, what: str, n: int) -> _Bound:
+        """The bound plan for `n` samples: "train", "predict" or "evaluate"."""
+        if (what, n) not in self._bound:
+            if what == "train":
+                frozen = training_tape(self.net, self.samples, n, self.loss, self.label_spec)
+                guard, clip = self.settings["guard"], self.settings["clip_norm"]
+                program = lower(frozen.tape, self.optimizer, guard=guard, clip_norm=clip)
+            else:
+                loss = self.loss if what == "evaluate" else None
+                frozen = freeze(self.net, self.samples, n, loss, False, self.label_spec)
+                program = lower(frozen.tape)
+            plan = make_plan(program, n, layout=self.plan.layout)
+            if plan.arena_bytes > len(self.arena):
+                raise InputError(
+                    f"{what} with {n} samples needs {plan.arena_bytes:,} bytes, the arena has "
+                    f"{len(self.arena):,}; use fewer samples at once"
+                )
+            self._bound[what, n] = self._bind(frozen, plan)
+        return self._bound[what, n]
+
+    def _for_inference(self, what: str, left: int) -> _Bound:
+        """A plan for as many of the `left` samples as fit the arena at once."""
+        while True:
+            n = min(self._infer_batch, left)
+            try:
+                return self._for(what, n)
+            except InputError:
+                if n == 1:
+                    raise
+                self._infer_batch = max(n // 2, 1)
+
+    # ------------------------------------------------------------------ training
+
+    def step(self, x: Any, y: Any) -> float:
+        """One update from one batch; the loss before it.
+
+        x  (batch, ...) or a tuple for several inputs; uint8 is scaled to [0, 1].
+        y  labels (or a tuple: labels, mask). Fewer samples than `batch` are one smaller batch.
+        NotFiniteError if an input, output or the loss is not finite; nothing is changed then.
+        """
+        xs, ys = _tuple(x), _tuple(y)
+        bound = self._for("train", _count(xs, self.batch))
+        self._load(bound, xs, ys)
+        return self._run_step(bound)
+
+    def _run_step(self, bound: _Bound) -> float:
+        numbers = self.optimizer.numbers(self.steps)
+        for name, view in bound.hyper.items():
+            view[...] = numbers[name] if name in numbers else self._key()
+        self._water.before(bound.written)
+        bound.executor.run()
+        self._water.after()
+        self.steps += 1
+        return float(bound.loss[()])
+
+    def _key(self) -> tuple[int, int, int]:
+        return (self.seed ^ SEED_MIX) & 0xFFFFFFFF, self.steps & 0xFFFFFFFF, 0
+
+    def _load(self, bound: _Bound, xs: Sequence[Any], ys: Sequence[Any]) -> None:
+        for what, given, views, limits in (
+            ("x", xs, bound.inputs, bound.input_limits),
+            ("y", ys, bound.labels, bound.label_limits),
+        ):
+            if len(given) != len(views):
+                raise InputError(
+                    f"{what}: {len(given)} arrays given, the network wants {len(views)}"
+                )
+            for a, view, limit in zip(given, views, limits, strict=True):
+                load(what, a, view, limit)
+        for view, array in bound.constants:
+            view[...] = array
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        epochs: int = 5,
+        on_step: Callable[[int, float], None] | None = None,
+        drop_last: bool = False,
+        progress: bool | None = None,
+    ) -> list[float]:
+        """Train for `epochs` more epochs (the first may be the rest of an interrupted one).
+
+        on_step(step, loss) is called after each update. drop_last leaves out a partial last
+        batch; without it a smaller batch is trained. Returns each epoch's mean loss.
+        """
+        if not isinstance(epochs, int) or epochs < 0:
+            raise InputError(f"epochs is {epochs!r}; wants a whole number, not negative")
+        xs, ys = _tuple(x), _tuple(y)
+        n = self._check_data(xs, ys)
+        if drop_last and n < self.batch:
+            raise InputError(f"drop_last leaves nothing of {n} samples at batch {self.batch}")
+        history = []
+        for _ in range(epochs):
+            history.append(self._fit_epoch(xs, ys, n, on_step, drop_last, progress))
+        return history
+
+    def _fit_epoch(self, xs, ys, n, on_step, drop_last, progress) -> float:
+        order = list(data.batches(n, self.batch, self.seed, self.epoch, drop_last))
+        order = order[self.within // self.batch :]
+        total = seen = 0.0
+        with progress_bar(f"epoch {self.epoch + 1}", len(order), progress) as bar:
+            for pick in order:
+                loss = self.step(
+                    tuple(np.asarray(a)[pick] for a in xs), tuple(np.asarray(a)[pick] for a in ys)
+                )
+                self.within += len(pick)
+                total, seen = total + loss * len(pick), seen + len(pick)
+                bar.advance(total / seen)
+                if on_step is not None:
+                    on_step(self.steps, loss)
+        self.epoch, self.within = self.epoch + 1, 0
+        return total / seen if seen else math.nan
+
+    def _check_data(self, xs: Sequence[Any], ys: Sequence[Any]) -> int:
+        """Everything that can be wrong with the data, before the first step."""
+        bound = self._bound["train", self.batch]
+        n = len(np.asarray(xs[0])) if len(xs) else 0
+        for k, a in enumerate(xs):
+            data.check(np.asarray(a), where="x" if len(xs) == 1 else f"x{k}")
+        limit = bound.label_limits[0]
+        for k, a in enumerate(ys):
+            classes = limit if k == 0 else None
+            data.check(np.asarray(xs[0]), np.asarray(a), classes, where="y", each_class=k == 0)
+        return n
+
+    # ------------------------------------------------------------------ inference
+
+    def predict(self, x: Any) -> np.ndarray:
+        """The network's outputs (N, ...), float32, for any number of samples."""
+        xs = _tuple(x)
+        n = self._check_inputs(xs)
+        outputs = []
+        for bound, begin, end in self._slices("predict", n):
+            self._load(bound, tuple(np.asarray(a)[begin:end] for a in xs), ())
+            self._run_inference(bound)
+            outputs.append(bound.outputs[0].copy())
+        return np.concatenate(outputs)
+
+    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+        """{"loss": mean loss}, and {"accuracy": share of largest outputs that are the label}
+        where the labels are class numbers."""
+        xs, ys = _tuple(x), _tuple(y)
+        n = self._check_inputs(xs)
+        total = hits = places = 0.0
+        for bound, begin, end in self._slices("evaluate", n):
+            part = tuple(np.asarray(a)[begin:end] for a in ys)
+            self._load(bound, tuple(np.asarray(a)[begin:end] for a in xs), part)
+            self._run_inference(bound)
+            total += float(bound.loss[()]) * (end - begin)
+            if bound.label_limits[0] is not None:
+                mask = part[1] if len(part) > 1 else np.ones(part[0].shape)
+                hit = bound.outputs[0].argmax(axis=-1) == part[0]
+                hits, places = hits + float((hit * mask).sum()), places + float(mask.sum())
+        result = {"loss": total / n}
+        if places:
+            result["accuracy"] = hits / places
+        return result
+
+    def _check_inputs(self, xs: Sequence[Any]) -> int:
+        for a in xs:
+            data.check(np.asarray(a), where="x")
+        return len(np.asarray(xs[0]))
+
+    def _slices(self, what: str, n: int) -> Iterator[tuple[_Bound, int, int]]:
+        begin = 0
+        while begin < n:
+            bound = self._for_inference(what, n - begin)
+            yield bound, begin, begin + bound.plan.batch
+            begin += bound.plan.batch
+
+    def _run_inference(self, bound: _Bound) -> None:
+        self._water.before(bound.written)
+        bound.executor.run()
+        self._water.after()
+
+    # ------------------------------------------------------------------ what it holds
+
+    @property
+    def high_water_bytes(self) -> int:
+        """The highest arena byte ever written, measured."""
+        return self._water.nbytes
+
+    @property
+    def arena_bytes(self) -> int:
+        return self.plan.arena_bytes
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Views of everything that persists, by leaf name."""
+        bound = self._bound["train", self.batch]
+        return {
+            leaf.name: bound.executor.view(v)
+            for v, leaf in self.plan.program.leaves.items()
+            if leaf.kind in ("parameter", "state", "optimizer")
+        }
+
+    def save(self, path: str) -> None:
+        """Weights, optimizer state, generator and position to one `.npz`; whole or not at all."""
+        checkpoint.save(self, path)
+
+    @staticmethod
+    def restore(path: str, net: Module | None = None, **changes: Any) -> Trainer:
+        """The trainer that `save` wrote; it goes on bit for bit. A network that is not from the
+        zoo is given as `net`; `changes` replace arguments of Trainer (ram, backend, loss)."""
+        return checkpoint.restore(path, net, changes)
+
+
+class _Bound:
+    """A frozen step bound to the arena: views of what the host writes and reads."""
+
+    def __init__(self, frozen: Frozen, plan: Plan, executor: Executor):
+        self.frozen, self.plan, self.executor = frozen, plan, executor
+        view, tape = executor.view, frozen.tape
+        self.inputs = [view(v) for v in frozen.inputs]
+        self.labels = [view(v) for v in frozen.labels]
+        self.outputs = [view(v) for v in tape.outputs] if not plan.program.marks else []
+        self.loss = view(tape.loss) if tape.loss is not None else np.zeros((), np.float32)
+        leaves = plan.program.leaves
+        self.hyper = {x.name: view(v) for v, x in leaves.items() if x.kind == "hyper"}
+        layout = plan.layout
+        self.constants = [
+            (view(v), frozen.leaves[v].data)
+            for v, x in leaves.items()
+            if x.kind == "constant" and x.name not in layout
+        ]
+        limits = index_limits(frozen)
+        self.input_limits = [limits.get(v) for v in frozen.inputs]
+        self.label_limits = [limits.get(v) for v in frozen.labels]
+        self.written = [*self.inputs, *self.labels, *(v for v, _ in self.constants)]
+
+
+def index_limits(frozen: Frozen) -> dict[int, int]:
+    """For each leaf of integers, the bound that the ops reading it set."""
+    limits: dict[int, int] = {}
+    specs = frozen.tape.specs
+    base = {n.outs[0]: n.ins[0] for n in frozen.tape.nodes if OPS[n.op].view}
+    for node in frozen.tape.nodes:
+        rule = OPS[node.op].indexes
+        if rule is not None:
+            leaf = node.ins[rule[0]]
+            while leaf in base:
+                leaf = base[leaf]
+            bound = rule[1]([None if v is None else specs[v] for v in node.ins], node.attrs)
+            if leaf is not None:
+                limits[leaf] = min(limits.get(leaf, bound), bound)
+    return limits
+
+
+def load(what: str, array: Any, view: np.ndarray, limit: int | None) -> None:
+    """Copy an array into the arena; InputError unless shape, dtype and range fit."""
+    a = np.asarray(array)
+    if a.shape != view.shape:
+        raise InputError(f"{what}: got shape {a.shape}, the network wants {view.shape}")
+    if a.dtype.kind not in "fiub":
+        raise InputError(f"{what}: dtype {a.dtype} is not a number; convert it first")
+    if view.dtype.kind in "iu":
+        if a.dtype.kind == "f":
+            raise InputError(f"{what}: wants integers (class numbers), got {a.dtype}")
+        if limit is not None:
+            check_range(what, a, limit)
+        view[...] = a
+    elif a.dtype == np.uint8 and what == "x":
+        np.multiply(a, np.float32(1 / 255), out=view)
+    else:
+        view[...] = a
+
+
+def _tuple(x: Any) -> tuple[Any, ...]:
+    return tuple(x) if isinstance(x, tuple) else (x,)
+
+
+def _count(xs: Sequence[Any], batch: int) -> int:
+    """The number of samples of a batch; InputError if it has none or too many."""
+    shape = np.shape(xs[0])
+    if not shape or not 1 <= shape[0] <= batch:
+        raise InputError(f"x: got shape {shape}; a step takes 1 to {batch} samples, batch first")
+    return shape[0]
+
+
+class progress_bar:
+    """tqdm where it is installed, else a plain line at the end; None: only on a terminal."""
+
+    def __init__(self, title: str, total: int, show: bool | None):
+        self.title, self.total, self.mean = title, total, math.nan
+        self.show = sys.stderr.isatty() if show is None else show
+        self.bar: Any = None
+
+    def __enter__(self) -> progress_bar:
+        if self.show:
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                return self
+            self.bar = tqdm(total=self.total, desc=self.title, unit="step", file=sys.stderr)
+        return self
+
+    def advance(self, mean: float) -> None:
+        self.mean = mean
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
+            self.bar.update()
+
+    def __exit__(self, *error: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif self.show:
+            print(f"{self.title}: {self.total} steps, loss {self.mean:.4f}", file=sys.stderr)
