@@ -12,8 +12,8 @@ import inspect
 from typing import Any
 
 from tinytrain.errors import InputError
-from tinytrain.models.audio import Autoencoder, DSCNN
-from tinytrain.models.image import LeNet5, MobileNetV2, VGG6, DigitsCNN, ResNet8
+from tinytrain.models.audio import DSCNN, Autoencoder
+from tinytrain.models.image import VGG6, DigitsCNN, LeNet5, MobileNetV2, ResNet8
 from tinytrain.models.mlp import MLP
 from tinytrain.nn import Module, seeded
 

@@ -1,5 +1,6 @@
 """Networks over sound features: MLPerf Tiny's keyword spotter and anomaly detector."""
 
+import itertools
 import math
 
 from tinytrain import nn
@@ -45,7 +46,7 @@ class Autoencoder(nn.Sequential):
         size = math.prod(input_shape)
         widths = [size, *(hidden,) * 4, code, *(hidden,) * 4]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             layers.append(nn.Linear(a, b))
             if norm == "batch":
                 layers.append(nn.BatchNorm1d(b))

@@ -1,5 +1,6 @@
 """Multi-layer perceptron."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -19,6 +20,6 @@ class MLP(nn.Sequential):
     ):
         sizes = [math.prod(input_shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
-        for a, b in zip(sizes, sizes[1:], strict=False):
+        for a, b in itertools.pairwise(sizes):
             layers += [nn.Linear(a, b), nn.ReLU()]
         super().__init__(*layers, nn.Linear(sizes[-1], classes))

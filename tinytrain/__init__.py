@@ -7,11 +7,11 @@ __version__ = "0.1.0"
 
 from tinytrain import arena, check, losses, models, nn, ops, optim
 from tinytrain.errors import BudgetError, InputError, NotFiniteError, TinytrainError
+from tinytrain.freeze import plan
 from tinytrain.plan import Plan
 from tinytrain.spec import Spec
 from tinytrain.tape import Tape
 from tinytrain.tensor import Tensor, backend
-from tinytrain.freeze import plan
 from tinytrain.trainer import Trainer
 
 __all__ = [

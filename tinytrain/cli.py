@@ -232,7 +232,8 @@ def _demo(arguments: argparse.Namespace) -> None:
         "backend": trainer.backend,
     }
     text = (
-        f"{trainer.steps:,} updates on {len(train):,} digits in {seconds:.1f} s ({trainer.backend})\n"
+        f"{trainer.steps:,} updates on {len(train):,} digits in {seconds:.1f} s "
+        f"({trainer.backend})\n"
         f"measured high water {trainer.high_water_bytes:,} of {trainer.plan.arena_bytes:,} bytes "
         f"planned\ntest accuracy {100 * result['accuracy']:.1f} % on {len(test)} digits held out"
     )
@@ -265,7 +266,7 @@ def _read_data(path: str, part: str | None = None) -> Any:
     from tinytrain import data
 
     try:
-        return data.load(path, part=part)  # type: ignore[arg-type]
+        return data.load(path, part=part)
     except InputError as error:
         if part is None or "part" not in str(error):
             raise

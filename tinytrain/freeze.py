@@ -34,7 +34,7 @@ def sample_specs(net: Module, input_shape: Any = None) -> list[Spec]:
     shape = net.input_shape if input_shape is None else input_shape
     if shape is None:
         raise InputError(
-            f"{type(net).__name__}: the shape of one sample is not known; give input_shape=(H, W, C)"
+            f"{type(net).__name__}: the shape of a sample is not known; give input_shape=(H, W, C)"
         )
     if isinstance(shape, Spec) or all(isinstance(n, int) for n in shape):
         shape = [shape]

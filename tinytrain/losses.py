@@ -65,7 +65,7 @@ cross_entropy = CrossEntropy()
 mse = MSE()
 binary_cross_entropy_with_logits = BCEWithLogits()
 
-LOSSES = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
     "mse": mse,
     "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits,

@@ -136,10 +136,11 @@ class Lowering:
         if OPS[op].view:
             self.program.views[outs[0]] = ins[0]
             return
-        work = ()
-        if OPS[op].work is not None:
+        work: tuple[int, ...] = ()
+        scratch = OPS[op].work
+        if scratch is not None:
             specs = [[None if v is None else self.spec(v) for v in vs] for vs in (ins, outs)]
-            work = tuple(self.new(s, "workspace") for s in OPS[op].work(*specs, attrs))
+            work = tuple(self.new(s, "workspace") for s in scratch(*specs, attrs))
         self.program.steps.append(Step(op, tuple(outs), tuple(ins), attrs, work, acc))
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
@@ -339,7 +340,8 @@ def lower(
     """
     b = Lowering(tape, decisions)
     b.forward(guard is not None and optimizer is not None)
-    b.program.kept += [v for v in (*tape.outputs, tape.loss) if _reported(b, v, optimizer)]
+    reported = (*tape.outputs, tape.loss) if optimizer is None else (tape.loss,)
+    b.program.kept += [v for v in reported if v is not None]
     if optimizer is None:
         return finish(b.program)
     hold = clip_norm is not None or guard == "step"
@@ -371,11 +373,6 @@ def finish(program: Program) -> Program:
             )
             program.steps[k] = replace(step, outs=outs)
     return program
-
-
-def _reported(b: Lowering, v: int | None, optimizer: Any) -> bool:
-    """Training reports the loss; inference the outputs (and the loss, if there is one)."""
-    return v is not None and (optimizer is None or v == b.tape.loss)
 
 
 def backward_of(tape: Tape, wrt: set[int]) -> Program:

@@ -16,7 +16,6 @@ from typing import Any
 from tinytrain.errors import InputError
 from tinytrain.lower import Lowering
 
-
 # ---------------------------------------------------------------------------- schedules
 
 

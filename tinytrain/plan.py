@@ -110,7 +110,7 @@ class Plan:
 
     def breakdown(self) -> dict[str, int]:
         """Bytes by kind at the peak, slack included; they sum to `arena_bytes`."""
-        table = Counter({kind: 0 for kind in KINDS})
+        table = Counter(dict.fromkeys(KINDS, 0))
         for nbytes, _, v in self.alive(self.peak()):
             table[KIND_OF[self.program.kinds[v]]] += nbytes
         table["slack"] = self.arena_bytes - sum(table.values())
@@ -125,8 +125,8 @@ class Plan:
         at_peak = ", ".join(f"{self.name(v)} ({n:,})" for n, _, v in self.alive(self.peak())[:5])
         least = f"parameters and optimizer state alone are {self.persistent_bytes:,} bytes; "
         raise BudgetError(
-            f"the plan needs {self.arena_bytes:,} bytes, ram is {self.ram:,}: {missing:,} bytes are "
-            f"missing; the smallest ram that would do at batch {self.batch} is "
+            f"the plan needs {self.arena_bytes:,} bytes, ram is {self.ram:,}: {missing:,} bytes "
+            f"are missing; the smallest ram that would do at batch {self.batch} is "
             f"{self.smallest_ram_bytes:,} (a smaller batch needs less; "
             f"{least if self.persistent_bytes > self.ram else ''}alive at the peak: {at_peak})",
             missing,

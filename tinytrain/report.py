@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ def plan_svg(plan: Plan) -> str:
     parts = [_open_svg(plan)]
     for b in plan.buffers:
         stays = [*b.values, (b.end, -1)] if not b.persistent else [(0, b.values[0][1]), (steps, -1)]
-        for (first, v), (last, _) in zip(stays, stays[1:], strict=False):
+        for (first, v), (last, _) in itertools.pairwise(stays):
             if last > first and b.nbytes:
                 kind = KIND_OF[plan.program.kinds[v]]
                 x, y = LEFT + first * sx, floor - (b.offset + b.nbytes) * sy
@@ -136,9 +137,9 @@ def _axes(plan: Plan, sx: float, sy: float, floor: float, steps: int) -> list[st
         f'<path d="M{x:.1f} {TOP - 6}V{floor}" stroke="#d62728" stroke-dasharray="4 3"/>'
         f'<text x="{x:.1f}" y="{TOP - 8}" text-anchor="middle" fill="#d62728">peak: {op}</text>'
     )
-    for name, n in (("ram", plan.ram), ("arena", plan.arena_bytes)):
-        if n is not None:
-            y = floor - n * sy
+    for name, height in (("ram", plan.ram), ("arena", plan.arena_bytes)):
+        if height is not None:
+            y = floor - height * sy
             lines.append(f'<path d="M{LEFT} {y:.1f}H{end}" stroke="#333" stroke-dasharray="2 3"/>')
             lines.append(f'<text x="{end}" y="{y - 3:.1f}" text-anchor="end">{name}</text>')
     return lines

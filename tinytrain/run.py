@@ -5,6 +5,7 @@ The two differ in one thing: where the buffer of a value comes from.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -96,7 +97,7 @@ def call(
     return tuple(made)
 
 
-def _same_bytes(a: np.ndarray, b: np.ndarray) -> bool:
+def _same_bytes(a: Any, b: np.ndarray) -> bool:
     return a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
 
 
@@ -119,7 +120,7 @@ def run_fresh(
                 values[v] = np.empty(spec.shape, spec.dtype)
         return values[v]
 
-    stops = {position: flags for position, flags in program.marks}
+    stops = dict(program.marks)
     last = len(program.steps) if end is None else end
     with np.errstate(all="ignore"):
         for k in range(begin, last):
@@ -170,7 +171,7 @@ class Executor:
         program = plan.program
         cuts = [0, *(position for position, _ in program.marks), len(program.steps)]
         self._sections = []
-        for k, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False)):
+        for k, (a, b) in enumerate(itertools.pairwise(cuts)):
             calls = [
                 bind(program, program.steps[i : i + 1], self.view, backend) for i in range(a, b)
             ]

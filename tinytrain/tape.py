@@ -1,4 +1,4 @@
-"""Tape: one recorded step as data. Specs per value and Nodes over value ids; no arrays, no closures.
+"""Tape: one recorded step as data. Specs and Nodes over value ids; no arrays, no closures.
 
 A recorded value is assigned once. What a value is (an input, a parameter, a constant) is said by
 its Leaf; every other value is made by exactly one Node.

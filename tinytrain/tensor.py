@@ -489,8 +489,21 @@ COMPOSITES = (
 )
 PRIVATE = ("batch_norm_frozen",)
 METHODS = (
-    "exp log sqrt abs tanh sigmoid relu relu6 leaky_relu silu gelu sum mean max softmax log_softmax"
-).split()
+    *(
+        "exp",
+        "log",
+        "sqrt",
+        "abs",
+        "tanh",
+        "sigmoid",
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "silu",
+        "gelu",
+    ),
+    *("sum", "mean", "max", "softmax", "log_softmax"),
+)
 
 
 def _publish() -> None:

@@ -64,7 +64,7 @@ class Trainer:
         self.loss, self.optimizer = defaults(net, loss, optimizer)
         self.samples = sample_specs(net, input_shape)
         self.label_spec = label_spec
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "ram": budget.parse_bytes(ram),
             "policy": policy,
             "guard": guard,

@@ -113,7 +113,7 @@ class Parameter(Tensor):
             self._data[...] = a
 
     def move_to(self, place: np.ndarray) -> None:
-        """Live in `place` from now on: the present values, or the initial ones if never looked at."""
+        """Live in `place` from now on, with the present values or (never looked at) the first."""
         if self._data is None:
             self.fill(place)
         else:

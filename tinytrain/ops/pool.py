@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinytrain.errors import InputError
 from tinytrain.op import register
-from tinytrain.ops.conv import pair, padding_of, windows
+from tinytrain.ops.conv import padding_of, pair, windows
 from tinytrain.spec import Spec
 
 

@@ -1,4 +1,4 @@
-"""Policies: how a value that backward reads is saved behind its last forward reader, and given back.
+"""Policies: how a residual is saved behind its last forward reader, and given back.
 
 A policy is a module with two functions over the lowering `b` and a tape value `v`:
 
