@@ -1,25 +1,20 @@
 """Places MiniMalloc's published instances in 1 MiB each and checks them; downloads none.
 
-Run `python -m tinytrain.bench.arena [FOLDER] [--json]`. FOLDER holds CSV files with the columns
-id, lower, upper, size (a buffer lives in [lower, upper)), which come with google/minimalloc as
-its "challenging" benchmarks; without FOLDER they are looked for in $TINYTRAIN_DATA/minimalloc.
+The data folder holds minimalloc/*.csv with the columns id, lower, upper, size (a buffer lives in
+[lower, upper)), which come with google/minimalloc as its "challenging" benchmarks.
 """
 
 from __future__ import annotations
 
 import csv
-import datetime
-import json as json_text
-import os
-import platform
-import sys
 import time
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from tinytrain import arena, packing
-from tinytrain.errors import InputError, TinytrainError
+from tinytrain import arena, packing, report
+from tinytrain.bench.machine import data_folder, where_and_when
+from tinytrain.errors import InputError
 
 CAPACITY = 1 << 20  # bytes; all instances are known to fit
 SECONDS = 10.0
@@ -28,22 +23,18 @@ ALIGN = 16  # bytes
 Lifetime = tuple[int, int]
 
 
-def run(args: list[str] | None = None, json: bool = False) -> dict[str, Any]:
+def run(data: str | None = None, json: bool = False) -> dict[str, Any]:
     """Place every instance, print a table unless `json`, and return the figures.
 
-    args: at most the folder. Returns machine, date, compile_seconds (0.0: interpreted),
-    capacity_bytes, seconds_limit and instances: a list of instance, buffers, lower_bound_bytes,
-    greedy_bytes, total_bytes, fits, seconds. Raises InputError when the folder or a column is
-    missing, AssertionError when a placement is wrong.
+    Returns machine, date, compile_seconds (0.0: interpreted), capacity_bytes, seconds_limit and
+    instances: a list of instance, buffers, lower_bound_bytes, greedy_bytes, total_bytes, fits,
+    seconds. Raises InputError when the folder or a column is missing, AssertionError when a
+    placement is wrong.
     """
-    args = args or []
-    if len(args) > 1:
-        raise InputError(f"bench arena: one folder at most, not {' '.join(args)}")
-    files = instance_files(args[0] if args else None)
+    files = instance_files(data)
     compile_seconds = packing.prepare() if packing.compiled_search() else 0.0
     result = {
-        "machine": machine(),
-        "date": datetime.date.today().isoformat(),
+        **where_and_when(),
         "compile_seconds": round(compile_seconds, 2),
         "capacity_bytes": CAPACITY,
         "seconds_limit": SECONDS,
@@ -54,17 +45,12 @@ def run(args: list[str] | None = None, json: bool = False) -> dict[str, Any]:
     return result
 
 
-def instance_files(folder: str | None = None) -> list[Path]:
-    """The CSV files of a folder, or of $TINYTRAIN_DATA/minimalloc; InputError without any."""
-    mend = "give a folder of MiniMalloc's CSV files, or set TINYTRAIN_DATA to one with minimalloc/"
-    if folder is None:
-        data = os.environ.get("TINYTRAIN_DATA")
-        if not data:
-            raise InputError(f"bench arena: no instances named: {mend}")
-        folder = os.path.join(data, "minimalloc")
-    files = sorted(Path(folder).glob("*.csv"))
+def instance_files(data: str | None = None) -> list[Path]:
+    """The CSV files of the data folder; InputError without any."""
+    folder = data_folder(data, "minimalloc")
+    files = sorted(folder.glob("*.csv"))
     if not files:
-        raise InputError(f"bench arena: no CSV file in {folder}: {mend}")
+        raise InputError(f"{folder}: no CSV file; MiniMalloc's instances belong there")
     return files
 
 
@@ -115,72 +101,23 @@ def verify(sizes: list[int], lifetimes: list[Lifetime], offsets: list[int], tota
         raise AssertionError(f"the last buffer does not end at {total}")
 
 
-def machine() -> str:
-    """This machine in a line: processor, cores, Python, and Numba or its absence."""
-    try:
-        import numba
-
-        engine = f"Numba {numba.__version__}"
-    except ImportError:
-        engine = "no Numba, interpreted"
-    name = platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            model = next(line for line in stream if line.startswith("model name"))
-        name += " " + model.split(":", 1)[1].strip()
-    except (OSError, StopIteration):
-        pass  # not Linux, or a processor that does not name itself there
-    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, {engine}"
-
-
 def table(result: dict[str, Any]) -> str:
     """The figures as aligned text; sizes in bytes."""
     head = ("instance", "buffers", "lower bound", "greedy", "final", "fits", "seconds")
     rows = [
         (
-            row["instance"],
-            str(row["buffers"]),
-            f"{row['lower_bound_bytes']:,}",
-            f"{row['greedy_bytes']:,}",
-            f"{row['total_bytes']:,}",
-            "yes" if row["fits"] else "NO",
-            f"{row['seconds']:.2f}",
+            *(row["instance"], row["buffers"], row["lower_bound_bytes"], row["greedy_bytes"]),
+            *(row["total_bytes"], "yes" if row["fits"] else "NO", f"{row['seconds']:.2f}"),
         )
         for row in result["instances"]
-    ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in (head, *rows)
     ]
     fit = sum(row["fits"] for row in result["instances"])
     return "\n".join(
         [
-            f"arena: {fit} of {len(rows)} instances placed in {result['capacity_bytes']:,} bytes, "
+            f"{fit} of {len(rows)} instances placed in {result['capacity_bytes']:,} bytes, "
             f"at most {result['seconds_limit']:g} s each",
-            *lines,
+            report.table(head, rows),
             f"compiling or loading the search, not in the above: {result['compile_seconds']:.2f} s",
             f"{result['machine']}; {result['date']}",
         ]
     )
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Print the table, or one JSON object with --json; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    json = "--json" in argv
-    try:
-        result = run([arg for arg in argv if arg != "--json"], json=json)
-    except TinytrainError as error:
-        print(error, file=sys.stderr)
-        return error.exit_status
-    if json:
-        print(json_text.dumps(result))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

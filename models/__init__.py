@@ -7,7 +7,6 @@ can be given instead. A network remembers its recipe, so that a checkpoint can b
 if __name__ == "models":
     raise ImportError("models is a folder of tinytrain's checkout: import tinytrain.models instead")
 
-import difflib
 import inspect
 from typing import Any
 
@@ -48,6 +47,8 @@ def build(
     options               the model's further arguments, such as norm="group" or width=0.5.
     """
     if name not in ZOO:
+        import difflib
+
         close = difflib.get_close_matches(str(name), ZOO, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ";"
         raise InputError(f"unknown model {name!r}{hint} there are {', '.join(ZOO)}")

@@ -429,12 +429,15 @@ def test_the_benchmark_names_what_is_missing(
 
     monkeypatch.delenv("TINYTRAIN_DATA", raising=False)
     with pytest.raises(InputError, match="set TINYTRAIN_DATA"):
-        bench.run([])
+        bench.run()
+    with pytest.raises(InputError, match="no such folder"):
+        bench.run(str(tmp_path))
+    (tmp_path / "minimalloc").mkdir()
     with pytest.raises(InputError, match="no CSV file"):
-        bench.run([str(tmp_path)])
-    (tmp_path / "x.csv").write_text("id,size\n0,5\n")
+        bench.run(str(tmp_path))
+    (tmp_path / "minimalloc" / "x.csv").write_text("id,size\n0,5\n")
     with pytest.raises(InputError, match="columns id,lower,upper,size"):
-        bench.run([str(tmp_path)])
+        bench.run(str(tmp_path))
 
 
 def test_the_benchmark_finds_overlaps() -> None:

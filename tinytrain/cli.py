@@ -18,7 +18,7 @@ from typing import Any
 from tinytrain.errors import BudgetError, InputError, TinytrainError
 
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
-BENCHES = ("arena",)
+BENCHES = ("arena", "plans", "imports", "fashion")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -375,8 +375,10 @@ def _bench(arguments: argparse.Namespace) -> None:
             raise InputError(f"unknown benchmark {case!r}; there are {', '.join(BENCHES)}")
     results = {}
     for case in cases:
+        if not arguments.json:
+            print(f"== {case}", flush=True)
         module = importlib.import_module(f"tinytrain.bench.{case}")
-        results[case] = module.run([arguments.data] if arguments.data else [], json=arguments.json)
+        results[case] = module.run(arguments.data, json=arguments.json)
     if arguments.json:
         print(json.dumps(results))
 

@@ -13,7 +13,7 @@ from tinytrain.errors import InputError
 from tinytrain.spec import Spec
 from tinytrain.tensor import Tensor
 
-Init = Callable[[np.random.Generator, np.ndarray], None]
+Init = Callable[[Any, np.ndarray], None]  # (numpy.random.Generator, array to fill)
 
 
 class _Seeds:
