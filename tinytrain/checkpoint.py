@@ -70,10 +70,9 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return header, arrays
 
 
-def restore(path: str, net: Module | None, changes: dict[str, Any]) -> Trainer:
-    """The trainer that wrote this file, with `changes` to its arguments."""
+def restore(make: type[Trainer], path: str, net: Module | None, changes: dict[str, Any]) -> Trainer:
+    """`make`, called as it was for the trainer that wrote this file but for the `changes`."""
     from tinytrain.spec import Spec
-    from tinytrain.trainer import Trainer
 
     header, arrays = read(path)
     if net is None:
@@ -93,7 +92,7 @@ def restore(path: str, net: Module | None, changes: dict[str, Any]) -> Trainer:
         **header["settings"],
         **changes,
     }
-    trainer = Trainer(net, loss, **arguments)
+    trainer = make(net, loss, **arguments)
     state = trainer.state()
     if set(state) != set(arrays):
         odd = sorted(set(state) ^ set(arrays))[0]

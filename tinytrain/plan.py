@@ -15,7 +15,6 @@ from tinytrain.lower import Program
 from tinytrain.op import OPS
 
 ALIGN = 16
-PLACEMENT_STEPS = 20_000  # of the search, when no greedy order meets the lower bound
 KINDS = ("parameters", "optimizer", "gradients", "activations", "stash", "workspace", "io", "slack")
 KIND_OF = {
     "parameter": "parameters",
@@ -160,6 +159,37 @@ class Plan:
 
         return plan_text(self)
 
+    def dump(self) -> str:
+        """The steps as text, a line each: what is written and read, and where it lies."""
+
+        def at(v: int | None) -> str:
+            return "-" if v is None else f"%{v}@{self.offset(v)}"
+
+        lines = []
+        for k, s in enumerate(self.program.steps):
+            for position, flags in self.program.marks:
+                if position == k:
+                    lines.append(f"      stop if any of {', '.join(at(v) for v, _ in flags)}")
+            acc = f" += {at(s.acc)}" if s.acc is not None else ""
+            attrs = "".join(f" {name}={value}" for name, value in s.attrs.items())
+            outs, ins = (", ".join(map(at, vs)) for vs in (s.outs, s.ins))
+            work = f" work {', '.join(map(at, s.work))}" if s.work else ""
+            lines.append(f"{k:5d} {outs} = {s.op}({ins}){acc}{attrs}{work}")
+        return "\n".join(lines)
+
+    def save(self, path: str) -> None:
+        """Write everything an executor needs as JSON."""
+        from tinytrain import planfile
+
+        planfile.save(self, path)
+
+    @staticmethod
+    def load(path: str) -> Plan:
+        """Read what `save` wrote; InputError if it is not a whole plan."""
+        from tinytrain import planfile
+
+        return planfile.load(path)
+
     def to_svg(self, path: str | None = None) -> str:
         """A picture of the arena, steps across and bytes up; written to `path` if given."""
         from tinytrain.report import plan_svg
@@ -191,7 +221,6 @@ def make_plan(
         [b.nbytes for b in rest],
         [(b.first, b.end) for b in rest],
         align=ALIGN,
-        steps=PLACEMENT_STEPS,
     )
     for b, offset in zip(rest, offsets, strict=True):
         b.offset = base + offset

@@ -304,7 +304,7 @@ class Trainer:
     def restore(path: str, net: Module | None = None, **changes: Any) -> Trainer:
         """The trainer that `save` wrote; it goes on bit for bit. A network that is not from the
         zoo is given as `net`; `changes` replace arguments of Trainer (ram, backend, loss)."""
-        return checkpoint.restore(path, net, changes)
+        return checkpoint.restore(Trainer, path, net, changes)
 
 
 class _Bound:

@@ -1,0 +1,101 @@
+"""Plans as files: JSON with all that an executor needs, nothing of the Python that made it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import Any
+
+from tinytrain.errors import InputError
+from tinytrain.lifetime import Buffer
+from tinytrain.lower import Program, Step
+from tinytrain.op import OPS
+from tinytrain.plan import Plan
+from tinytrain.spec import Spec
+from tinytrain.tape import Leaf, Tape
+
+FORMAT = 1
+PLAIN = ("arena_bytes", "lower_bound", "persistent_bytes", "batch", "ram", "policies")
+
+
+def to_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data."""
+    program = plan.program
+    return {
+        "format": FORMAT,
+        **{name: getattr(plan, name) for name in PLAIN},
+        "specs": [[list(s.shape), s.dtype] for s in program.specs],
+        "kinds": program.kinds,
+        "leaves": [[v, x.kind, x.name, x.trainable] for v, x in program.leaves.items()],
+        "steps": [[s.op, s.outs, s.ins, s.attrs, s.work, s.acc] for s in program.steps],
+        "views": list(program.views.items()),
+        "home": list(program.home.items()),
+        "marks": program.marks,
+        "kept": program.kept,
+        "outputs": program.tape.outputs,
+        "loss": program.tape.loss,
+        "buffers": [asdict(b) for b in plan.buffers],
+        "buffer_of": list(plan.buffer_of.items()),
+    }
+
+
+def from_dict(data: dict[str, Any]) -> Plan:
+    """The plan that `to_dict` described; InputError if it is of another format."""
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InputError(f"not a plan of format {FORMAT}; save it again")
+    try:
+        return _plan(data)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"not a whole plan ({error!r}); save it again") from error
+
+
+def _plan(data: dict[str, Any]) -> Plan:
+    specs = [Spec(tuple(shape), dtype) for shape, dtype in data["specs"]]
+    tape = Tape(specs, outputs=tuple(data["outputs"]), loss=data["loss"])
+    program = Program(
+        tape,
+        specs,
+        data["kinds"],
+        {v: Leaf(kind, name, trainable) for v, kind, name, trainable in data["leaves"]},
+        [_step(*row) for row in data["steps"]],
+        dict(data["views"]),
+        dict(data["home"]),
+        [(at, [(v, what) for v, what in flags]) for at, flags in data["marks"]],
+        kept=data["kept"],
+    )
+    buffers = [
+        Buffer(**{**b, "values": [(first, v) for first, v in b["values"]]}) for b in data["buffers"]
+    ]
+    return Plan(program, buffers, dict(data["buffer_of"]), **{name: data[name] for name in PLAIN})
+
+
+def _step(op: str, outs, ins, attrs, work, acc) -> Step:
+    if op not in OPS:
+        raise InputError(f"the plan has an op {op!r} that this version lacks")
+    plain = {name: _tuples(value) for name, value in attrs.items()}
+    return Step(op, tuple(outs), tuple(ins), plain, tuple(work), acc)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def save(plan: Plan, path: str | os.PathLike[str]) -> None:
+    """Write the plan, whole or not at all."""
+    aside = f"{os.fspath(path)}.{os.getpid()}.part"
+    with open(aside, "w", encoding="utf-8") as file:
+        json.dump(to_dict(plan), file)
+    os.replace(aside, path)
+
+
+def load(path: str | os.PathLike[str]) -> Plan:
+    """Read a plan; InputError names the file if it is not a whole one."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return from_dict(json.load(file))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: {error}") from error
