@@ -57,7 +57,7 @@ def pow_(y, x, exponent):
 
 def pow_vjp(dx, g, x, exponent):
     e = x.dtype.type(exponent)
-    np.multiply(g, e * np.power(x, e - 1), out=dx)
+    np.multiply(g, e * np.power(x, e - 1) if e else 0, out=dx)
 
 
 def exp(y, x):

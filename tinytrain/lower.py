@@ -211,7 +211,7 @@ class Lowering:
 
     def check(self, values: list[int], what: str) -> list[tuple[int, str]]:
         """Emit the check that these are finite; its flag and what it tells of."""
-        values = [v for v in values if self.spec(v).dtype.startswith("float")]
+        values = [v for v in values if self.spec(v).is_float]
         if not values:
             return []
         flag = self.emit("check_finite", *values)

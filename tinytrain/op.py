@@ -40,6 +40,7 @@ class Op:
     indexes  (input, `(input specs, attrs) -> bound`): integers there must lie in [0, bound).
     drops    outputs that the kernel leaves out when nobody reads them (it is handed None).
     macs     `(input specs, output specs, attrs) -> int`: multiply-accumulates.
+    integers the op is defined for integers too; else what carries a gradient must be floating.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Op:
     indexes: tuple[int, Callable[..., int]] | None = None
     drops: tuple[int, ...] = ()
     macs: Callable[..., int] | None = None
+    integers: bool = False
     inputs: tuple[str, ...] = field(default=(), init=False)
     attrs: tuple[str, ...] = field(default=(), init=False)
     defaults: Attrs = field(default_factory=dict, init=False)
@@ -86,11 +88,27 @@ class Op:
         missing = [a for a in self.attrs if a not in full]
         if missing:
             raise InputError(f"{self.name}: missing argument {missing[0]!r}")
+        self._check_dtypes(ins)
         if self.canon is not None:
             full = self.canon(full, *ins)
         out = self.shape(*ins, **full)
         outs = out if isinstance(out, tuple) else (out,)
         return outs, {name: full[name] for name in self.attrs}
+
+    def _check_dtypes(self, ins: tuple[Spec | None, ...]) -> None:
+        """Floating where a gradient flows, and one width of floats throughout."""
+        first = next((s for s in ins if s is not None and s.is_float), None)
+        for k, s in enumerate(ins):
+            what = self.inputs[min(k, len(self.inputs) - 1)]
+            if s is None:
+                continue
+            if not s.is_float and not self.integers and self.vjp_of(k) is not None:
+                raise InputError(f"{self.name}: {what} is {s}, wants floats; convert it first")
+            if first is not None and s.is_float and s.dtype != first.dtype:
+                raise InputError(
+                    f"{self.name}: dtypes differ, {what} is {s.dtype} beside {first.dtype}; "
+                    f"convert one of them"
+                )
 
     def vjp_of(self, i: int) -> Callable[..., int] | None:
         """The gradient function of input i: `(b, node, g) -> value`, or None."""

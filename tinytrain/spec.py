@@ -32,6 +32,11 @@ class Spec:
         return self.size * ITEMSIZE[self.dtype]
 
     @property
+    def is_float(self) -> bool:
+        """Whether gradients can flow through it."""
+        return self.dtype.startswith("float")
+
+    @property
     def ndim(self) -> int:
         return len(self.shape)
 

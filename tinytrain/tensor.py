@@ -80,14 +80,14 @@ class Tensor:
 
     kind = "constant"
     name = ""
-    __array_priority__ = 1000
+    __array_ufunc__ = None  # an ndarray on the left leaves the operation to the Tensor
 
     def __init__(self, array: Any, requires_grad: bool = False):
         self._record: Record | None = None
         self._index = 0
         self._data: np.ndarray | None = as_array(array)
         self.spec = Spec(self._data.shape, str(self._data.dtype))
-        if requires_grad and not self.spec.dtype.startswith("float"):
+        if requires_grad and not self.spec.is_float:
             raise InputError(f"requires_grad: a tensor of {self.spec.dtype} has no gradient")
         self.requires_grad = requires_grad
         self.grad: np.ndarray | None = None
@@ -168,6 +168,9 @@ class Tensor:
     def size(self) -> int:
         return self.spec.size
 
+    def __iter__(self):
+        return (self[k] for k in range(len(self)))
+
     def __repr__(self) -> str:
         held = self._held()
         what = f"shape={self.shape}, dtype={self.dtype}" if held is None else repr(held)
@@ -192,7 +195,7 @@ class Tensor:
         run.run_fresh(program, values, _backend, begin=program.forward_end)
         for v, g in program.grads.items():
             t = leaves[v]
-            t.grad = values[g].copy() if t.grad is None else t.grad + values[g]
+            t.grad = values[g].copy() if t.grad is None else np.asarray(t.grad + values[g])
 
     # ------------------------------------------------------------------ arithmetic
 
@@ -208,14 +211,14 @@ class Tensor:
         return apply("sub", *reversed(_pair(self, other)))
 
     def __mul__(self, other):
-        if isinstance(other, int | float):
+        if _is_number(other) and self.spec.is_float:
             return apply("scale", self, factor=other)
         return apply("mul", *_pair(self, other))
 
     __rmul__ = __mul__
 
     def __truediv__(self, other):
-        if isinstance(other, int | float):
+        if _is_number(other) and self.spec.is_float and other:
             return apply("scale", self, factor=1.0 / other)
         return apply("div", *_pair(self, other))
 
@@ -230,6 +233,9 @@ class Tensor:
 
     def __matmul__(self, other):
         return apply("matmul", *_pair(self, other))
+
+    def __rmatmul__(self, other):
+        return apply("matmul", *reversed(_pair(self, other)))
 
     def __getitem__(self, key):
         return _getitem(self, key)
@@ -278,7 +284,9 @@ def as_array(array: Any) -> np.ndarray:
         raise InputError(f"a tensor wants numbers, got dtype {a.dtype}; convert it first")
     if a.dtype.kind == "b" or a.dtype == np.float16 or (plain and a.dtype.kind == "f"):
         a = a.astype(np.float32)
-    elif str(a.dtype) not in ITEMSIZE:
+    elif not a.dtype.isnative:
+        a = a.astype(a.dtype.newbyteorder("="))
+    if str(a.dtype) not in ITEMSIZE:
         if a.dtype.kind == "f":
             a = a.astype(np.float64)
         else:
@@ -290,12 +298,16 @@ def as_array(array: Any) -> np.ndarray:
 
 
 def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
-    """x as a Tensor; a Python number takes the dtype of `like`."""
+    """x as a Tensor; a plain number takes the dtype of `like`, if that can hold it."""
     if isinstance(x, Tensor):
         return x
-    if like is not None and isinstance(x, int | float):
+    if like is not None and _is_number(x) and (like.dtype[0] == "f" or x == int(x)):
         return Tensor(np.asarray(x, like.dtype))
     return Tensor(x)
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float | np.number)
 
 
 def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
@@ -399,10 +411,12 @@ def split(x: Tensor, sections: int | Sequence[int], axis: int = -1) -> list[Tens
 
 def _getitem(x: Tensor, key: Any) -> Tensor:
     keys = list(key) if isinstance(key, tuple) else [key]
-    if Ellipsis in keys:
-        at = keys.index(Ellipsis)
-        keys[at : at + 1] = [slice(None)] * (x.ndim - len(keys) + 1)
+    dots = [k for k, each in enumerate(keys) if each is Ellipsis]
+    if dots:
+        keys[dots[0] : dots[0] + 1] = [slice(None)] * (x.ndim - len(keys) + 1)
     keys += [slice(None)] * (x.ndim - len(keys))
+    if len(keys) > x.ndim:
+        raise InputError(f"index {key!r} has {len(keys)} places, {x.shape} has {x.ndim}")
     begin, end, shape = [], [], []
     for k, n in zip(keys, x.shape, strict=True):
         if isinstance(k, slice) and k.step in (None, 1):
@@ -427,8 +441,15 @@ def conv1d(x, w, b=None, stride=1, padding=0, groups=1, dilation=1) -> Tensor:
     x, w = as_tensor(x), as_tensor(w)
     if x.ndim != 3 or w.ndim != 3:
         raise InputError(f"conv1d: wants (N, L, C) and (k, C/groups, O), got {x.shape}, {w.shape}")
+    if x.shape[2] != w.shape[1] * groups:
+        raise InputError(
+            f"conv1d: weight expects {w.shape[1] * groups} input channels, x has {x.shape[2]} "
+            f"(shape {x.shape}); is x channels-last?"
+        )
     if padding != "same":
-        pair = (padding, padding) if isinstance(padding, int) else tuple(padding)
+        pair = (padding, padding) if isinstance(padding, int) else padding
+        if not isinstance(pair, tuple | list):
+            raise InputError(f"conv1d: padding is {padding!r}; an int, (before, after) or 'same'")
         padding = ((0, 0), pair)
     y = apply(
         "conv2d",
@@ -447,6 +468,8 @@ def batch_norm(x, gamma=None, beta=None, mean=None, var=None, eps=1e-5) -> Tenso
     """Normalise each channel (the last axis) over all other axes: by its own statistics, or,
     frozen, by a stored `mean` and `var`."""
     x, gamma, beta = as_tensor(x), _maybe(gamma), _maybe(beta)
+    if (mean is None) != (var is None):
+        raise InputError("batch_norm: frozen it wants both mean and var; give both or neither")
     if mean is None:
         return apply("batch_norm", x, gamma, beta, eps=eps)
     frozen = as_tensor(mean), as_tensor(var)
@@ -456,6 +479,8 @@ def batch_norm(x, gamma=None, beta=None, mean=None, var=None, eps=1e-5) -> Tenso
 def layer_norm(x, gamma=None, beta=None, eps=1e-5) -> Tensor:
     """Normalise over the last axis (Ba et al. 2016): group_norm with one group of one pixel."""
     x = as_tensor(x)
+    if x.ndim < 1:
+        raise InputError("layer_norm: x wants at least one dimension")
     rows = x.reshape(-1, 1, x.shape[-1])
     y = apply("group_norm", rows, _maybe(gamma), _maybe(beta), groups=1, eps=eps)
     return y.reshape(x.shape)

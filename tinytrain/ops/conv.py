@@ -97,9 +97,10 @@ def _conv2d_vjp_x(g: Spec, w: Spec, size, stride, padding, groups, dilation):
 
 
 def _tap(ins, outs, attrs):
-    """One tap of the weights, transposed, so that lanes run over the gradient's channels."""
+    """One tap of a group's weights, transposed: lanes run over input channels. Depthwise: none."""
     _, w = ins
-    return (Spec((w.shape[3] // attrs["groups"], w.shape[2]), w.dtype),)
+    shape = (w.shape[3] // attrs["groups"], w.shape[2])
+    return (Spec(shape if shape != (1, 1) else (0, 0), w.dtype),)
 
 
 def _conv2d_vjp_w(x: Spec, g: Spec, kernel, stride, padding, groups, dilation):

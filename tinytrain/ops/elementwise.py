@@ -27,22 +27,17 @@ def broadcast(name: str, a: Spec, b: Spec) -> Spec:
     return Spec(tuple(reversed(shape)), a.dtype)
 
 
-def _binary(name, vjp, saves=()):
+def _binary(name, vjp, saves=(), integers=True):
     def shape(a: Spec, b: Spec):
         return broadcast(name, a, b)
 
-    register(name, shape, vjp=vjp, saves=saves, inplace=((0, 0), (0, 1)))
-
-
-def _floating(name, x):
-    if not x.dtype.startswith("float"):
-        raise InputError(f"{name}: wants floating point, got {x}; convert it first")
-    return x
+    row = {"vjp": vjp, "saves": saves, "integers": integers}
+    register(name, shape, inplace=((0, 0), (0, 1)), **row)
 
 
 def _unary(name, vjp, saves=()):
     def shape(x: Spec):
-        return _floating(name, x)
+        return x
 
     register(name, shape, vjp=(vjp,), saves=saves, inplace=((0, 0),))
 
@@ -71,6 +66,7 @@ _binary(
         lambda b, n, g: b.grad("div_vjp_b", g, b.get(n.outs[0]), b.get(n.ins[1])),
     ),
     saves=("x1", "y0"),
+    integers=False,
 )
 
 
@@ -103,7 +99,7 @@ for _name in ("abs", "silu", "gelu"):
 def _leaky_relu(x: Spec, negative_slope=0.01):
     if not 0 < negative_slope < 1:
         raise InputError(f"leaky_relu: negative_slope {negative_slope} is not within (0, 1)")
-    return _floating("leaky_relu", x)
+    return x
 
 
 def _leaky_relu_vjp(g: Spec, y: Spec, negative_slope):
@@ -121,7 +117,7 @@ register("leaky_relu_vjp", _leaky_relu_vjp, inplace=((0, 0), (0, 1)))
 
 
 def _pow(x: Spec, exponent):
-    return _floating("pow", x)
+    return x
 
 
 def _pow_vjp(g: Spec, x: Spec, exponent):
@@ -146,7 +142,7 @@ register("pow_vjp", _pow_vjp, inplace=((0, 0), (0, 1)))
 
 
 def _scale(x: Spec, factor):
-    return _floating("scale", x)
+    return x
 
 
 register(

@@ -67,7 +67,7 @@ register("matmul_tn", _matmul_tn, acc=True, macs=_macs_tn)
 def _embedding(table: Spec, indices: Spec):
     if table.ndim != 2:
         raise InputError(f"embedding: the table has shape {table.shape}, wants (rows, features)")
-    if not indices.dtype.startswith("int"):
+    if indices.is_float:
         raise InputError(f"embedding: indices are {indices.dtype}, want integers")
     return table.with_shape((*indices.shape, table.shape[1]))
 

@@ -25,7 +25,7 @@ def _cross_entropy(logits: Spec, labels: Spec, mask: Spec | None = None, label_s
             f"cross_entropy: labels have shape {labels.shape}, logits {logits.shape} want "
             f"{logits.shape[:-1]}"
         )
-    if not labels.dtype.startswith("int"):
+    if labels.is_float:
         raise InputError(f"cross_entropy: labels are {labels.dtype}, want integers (class numbers)")
     if not 0 <= label_smoothing < 1:
         raise InputError(f"cross_entropy: label_smoothing {label_smoothing} is not within [0, 1)")

@@ -45,7 +45,7 @@ def _mean_vjp(b, n, g):
     return _spread(b, n, b.emit("scale", g, factor=1.0 / count))
 
 
-register("sum", _reduced, canon=_axes_canon("sum"), vjp=(_spread,))
+register("sum", _reduced, canon=_axes_canon("sum"), vjp=(_spread,), integers=True)
 register("mean", _reduced, canon=_axes_canon("mean"), vjp=(_mean_vjp,))
 register(
     "max",
@@ -60,6 +60,7 @@ register(
         ),
     ),
     saves=("x0",),
+    integers=True,
 )
 
 

@@ -19,8 +19,8 @@ def axis_of(name: str, axis: int, ndim: int) -> int:
 def _reshape_canon(attrs, x):
     shape = attrs["shape"]
     shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
-    if shape.count(-1) > 1:
-        raise InputError(f"reshape: more than one -1 in {shape}")
+    if shape.count(-1) > 1 or min(shape, default=0) < -1:
+        raise InputError(f"reshape: {shape} wants sizes, at most one of them -1")
     if -1 in shape:
         known = math.prod(n for n in shape if n != -1)
         if known == 0 or x.size % known:
@@ -41,6 +41,7 @@ register(
     canon=_reshape_canon,
     vjp=(lambda b, n, g: b.emit("reshape", g, shape=b.spec(n.ins[0]).shape),),
     view=True,
+    integers=True,
 )
 
 
@@ -61,7 +62,7 @@ def _transpose_vjp(b, n, g):
     return b.grad("transpose", g, axes=tuple(axes.index(k) for k in range(len(axes))))
 
 
-register("transpose", _transpose, canon=_transpose_canon, vjp=(_transpose_vjp,))
+register("transpose", _transpose, canon=_transpose_canon, vjp=(_transpose_vjp,), integers=True)
 
 
 def _concat_canon(attrs, *xs):
@@ -90,7 +91,7 @@ def _concat_vjp(b, n, g, i):
     return b.grad("slice", g, begin=tuple(begin), end=tuple(end))
 
 
-register("concat", _concat, canon=_concat_canon, vjp=_concat_vjp)
+register("concat", _concat, canon=_concat_canon, vjp=_concat_vjp, integers=True)
 
 
 def _slice_canon(attrs, x):
@@ -120,12 +121,18 @@ register(
             "slice_vjp", g, shape=b.spec(n.ins[0]).shape, begin=n.attrs["begin"]
         ),
     ),
+    integers=True,
 )
 register("slice_vjp", _slice_vjp, acc=True)
 
 
 def _pad_canon(attrs, x):
-    widths = tuple(tuple(int(k) for k in w) for w in attrs["widths"])
+    try:
+        widths = tuple(tuple(int(k) for k in w) for w in attrs["widths"])
+    except TypeError:
+        widths = (attrs["widths"],)
+    if widths and not isinstance(widths[0], tuple):
+        raise InputError(f"pad: widths {widths[0]} want {x.ndim} pairs (before, after)")
     if len(widths) != x.ndim or any(len(w) != 2 or min(w) < 0 for w in widths):
         raise InputError(f"pad: widths {widths} want {x.ndim} pairs (before, after), none negative")
     return {"widths": widths, "value": float(attrs["value"])}
@@ -141,7 +148,7 @@ def _pad_vjp(b, n, g):
     return b.grad("slice", g, begin=begin, end=end)
 
 
-register("pad", _pad, canon=_pad_canon, vjp=(_pad_vjp,))
+register("pad", _pad, canon=_pad_canon, vjp=(_pad_vjp,), integers=True)
 
 
 def _space_to_depth(x: Spec, block=2):
@@ -162,23 +169,29 @@ register(
     "space_to_depth",
     _space_to_depth,
     vjp=(lambda b, n, g: b.grad("depth_to_space", g, **n.attrs),),
+    integers=True,
 )
 register(
     "depth_to_space",
     _depth_to_space,
     vjp=(lambda b, n, g: b.grad("space_to_depth", g, **n.attrs),),
+    integers=True,
 )
 
 
+def _broadcast_to_canon(attrs, x):
+    shape = attrs["shape"]
+    return {"shape": (shape,) if isinstance(shape, int) else tuple(shape)}
+
+
 def _broadcast_to(x: Spec, shape):
-    shape = tuple(shape)
     tail = shape[len(shape) - x.ndim :] if x.ndim else ()
     if len(shape) < x.ndim or any(m not in (1, n) for m, n in zip(x.shape, tail, strict=True)):
         raise InputError(f"broadcast_to: {x.shape} does not broadcast to {shape}")
     return x.with_shape(shape)
 
 
-register("broadcast_to", _broadcast_to, vjp=(lambda b, n, g: g,))
+register("broadcast_to", _broadcast_to, canon=_broadcast_to_canon, vjp=(lambda b, n, g: g,))
 
 
 def _fill(shape, value, dtype="float32"):

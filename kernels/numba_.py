@@ -1,0 +1,36 @@
+"""The Numba kernels, float32 only: what pays to compile; every other row is left to `numpy_.py`.
+
+Names, argument order and rules are the reference's. A kernel's file is imported, and with it what
+it calls compiled or read from Numba's cache, when the kernel is first asked for.
+"""
+
+from importlib import import_module
+from typing import Any
+
+import numba  # noqa: F401  (so that its absence shows here, before any kernel is asked for)
+
+_FILES = {
+    "conv": ("conv2d", "conv2d_vjp_x", "conv2d_vjp_w"),
+    "matmul": ("matmul", "matmul_nt", "matmul_tn"),
+    "norm": (
+        "batch_norm",
+        "batch_norm_vjp_params",
+        "batch_norm_vjp_x",
+        "batch_norm_frozen",
+        "batch_norm_frozen_vjp_x",
+        "group_norm",
+        "group_norm_vjp_params",
+        "group_norm_vjp_x",
+    ),
+    "pool": ("max_pool2d", "max_pool2d_vjp", "avg_pool2d", "avg_pool2d_vjp"),
+    "step": ("cross_entropy", "dropout", "sum_to", "relu_vjp", "decay", "sgd", "check_finite"),
+}
+KERNELS = {name: file for file, names in _FILES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in KERNELS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f".numba_{KERNELS[name]}", __package__), name)
+    globals()[name] = found
+    return found

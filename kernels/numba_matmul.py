@@ -1,0 +1,89 @@
+"""Matrix products for Numba: a @ b, a @ b^T and a^T @ b, over leading axes that broadcast.
+
+Every output is one float32 sum over k ascending, from +0 or, when `acc`, from the stored value;
+`flat` takes the leading axes, in order, into k. No operand is copied or packed.
+"""
+
+from numba import njit
+
+from .numba_gemm import gemm, gemm_nt
+from .numba_lanes import address
+
+# A block of A (rows x k, float32) stays in a second-level cache while B's columns pass by; the
+# sum goes on from the stored value with the next block of k, which keeps its order.
+_BLOCK_ROWS, _BLOCK_K = 128, 512
+
+
+@njit(cache=True, error_model="numpy")
+def _blocked(turned, m, n, k, acc, y, a, a_rs, a_ki, b, b_step):
+    """One product; b_step is from one k to the next, or if B is turned, from one n to the next."""
+    for row in range(0, m, _BLOCK_ROWS):
+        rows = min(_BLOCK_ROWS, m - row)
+        for first in range(0, max(1, k), _BLOCK_K):
+            c, left = y + 4 * row * n, min(_BLOCK_K, k - first)
+            at, go_on = a + 4 * (row * a_rs + first * a_ki), int(acc or first > 0)
+            if turned:
+                gemm_nt(
+                    *(rows, n, go_on, c, n, at, a_rs, 0, a_ki),
+                    *(b + 4 * first, b_step, 1, 1, left, 0),
+                )
+            else:
+                gemm(
+                    *(rows, n, go_on, c, n, at, a_rs, 0, a_ki),
+                    *(b + 4 * first * b_step, 0, b_step, 1, left, 0),
+                )
+
+
+@njit(cache=True, error_model="numpy")
+def _matrix_of(item, x, y):
+    """Which of x's matrices goes with y's matrix number `item`, where x's leading axes of one
+    are repeated."""
+    place, size = 0, 1
+    for k in range(x.ndim - 2):
+        axis, out = x.ndim - 3 - k, y.ndim - 3 - k
+        index = item % y.shape[out]
+        item //= y.shape[out]
+        if x.shape[axis] > 1:
+            place += index * size
+            size *= x.shape[axis]
+    return place
+
+
+@njit(cache=True, error_model="numpy")
+def matmul(y, a, b):
+    k, n = b.shape[-2], b.shape[-1]
+    if b.ndim == 2:  # one matrix for all rows
+        _blocked(False, y.size // n, n, k, False, address(y), address(a), k, 1, address(b), n)
+        return
+    m = y.shape[-2]
+    for item in range(y.size // (m * n)):
+        at = address(a) + 4 * m * k * _matrix_of(item, a, y)
+        to = address(b) + 4 * k * n * _matrix_of(item, b, y)
+        _blocked(False, m, n, k, False, address(y) + 4 * item * m * n, at, k, 1, to, n)
+
+
+@njit(cache=True, error_model="numpy")
+def matmul_nt(y, a, b, acc):
+    n, k = b.shape[-2], b.shape[-1]
+    if b.ndim == 2:
+        _blocked(True, y.size // n, n, k, acc, address(y), address(a), k, 1, address(b), k)
+        return
+    m = y.shape[-2]
+    for item in range(y.size // (m * n)):
+        at = address(a) + 4 * m * k * _matrix_of(item, a, y)
+        to = address(b) + 4 * k * n * _matrix_of(item, b, y)
+        _blocked(True, m, n, k, acc, address(y) + 4 * item * m * n, at, k, 1, to, k)
+
+
+@njit(cache=True, error_model="numpy")
+def matmul_tn(y, a, b, flat, acc):
+    m, n = a.shape[-1], b.shape[-1]
+    if flat or y.ndim == 2:
+        k = a.size // m
+        _blocked(False, m, n, k, acc, address(y), address(a), 1, m, address(b), n)
+        return
+    k = a.shape[-2]
+    for item in range(y.size // (m * n)):
+        at = address(a) + 4 * m * k * _matrix_of(item, a, y)
+        to = address(b) + 4 * k * n * _matrix_of(item, b, y)
+        _blocked(False, m, n, k, acc, address(y) + 4 * item * m * n, at, 1, m, to, n)

@@ -1,0 +1,83 @@
+"""Runs a lowered program in fresh arrays and in a planned arena, and compares every bit. The arena
+is full of 0xFF before a step, and every byte that dies is 0xFF again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinytrain.lower import Program
+from tinytrain.plan import Plan, make_plan
+from tinytrain.run import POISON, Executor, HighWater, new_arena, run_fresh
+
+Values = dict[int, np.ndarray]
+
+
+def leaf_values(program: Program, leaves) -> Values:
+    """An array for every leaf: the tensors', zero optimizer state, 0.1 for what the host sets."""
+    values = {v: t.data for v, t in leaves.items()}
+    for v, leaf in program.leaves.items():
+        if v not in values:
+            spec = program.specs[v]
+            values[v] = np.full(spec.shape, 0.1 if leaf.kind == "hyper" else 0, spec.dtype)
+    return values
+
+
+def fresh(program: Program, values: Values, backend: str) -> Values:
+    """What the program computes when every value has memory of its own."""
+    return run_fresh(program, {v: a.copy() for v, a in values.items()}, backend)
+
+
+def same_bits(got: np.ndarray, want: np.ndarray, what: str) -> None:
+    """AssertionError unless both are the same bytes under the same shape."""
+    same = got.shape == want.shape and got.dtype == want.dtype and got.tobytes() == want.tobytes()
+    assert same, f"{what} differs:\nplanned {got}\nfresh   {want}"
+
+
+def write(executor: Executor, values: Values) -> None:
+    """Put the leaves where the plan wants them."""
+    for v, a in values.items():
+        executor.view(v)[...] = a
+
+
+def results(program: Program) -> dict[int, int]:
+    """What can be looked at after the last step: value -> the value whose buffer it lies in."""
+    last = {program.home[v]: v for s in program.steps for v in s.writes() if v in program.home}
+    return {v: v for v in program.kept} | {v: leaf for leaf, v in last.items()}
+
+
+def planned_equals_fresh(
+    program: Program, values: Values, backend: str, inplace: bool, runs: int = 1
+) -> Plan:
+    """Plan the program, run it under poison, and compare; the plan, to look at."""
+    want = fresh(program, values, backend)
+    plan = make_plan(program, batch=1, inplace=inplace)
+    plan.check()
+    arena = new_arena(plan.arena_bytes)
+    arena.fill(POISON)
+    executor = Executor(plan, backend, arena, poison=True)
+    for _ in range(runs):
+        write(executor, values)
+        executor.run()
+        for v, at in results(program).items():
+            same_bits(executor.view(at), want[v], plan.name(v))
+        homes = set(program.home.values())
+        for buffer in plan.buffers:
+            v = buffer.owner
+            if buffer.persistent and v not in homes:
+                same_bits(executor.view(v), values[v], f"the leaf {plan.name(v)} after the step")
+    return plan
+
+
+def high_water(plan: Plan, values: Values, backend: str) -> int:
+    """The highest byte that two steps write, measured."""
+    floor = max((b.offset + b.nbytes for b in plan.buffers if b.persistent), default=0)
+    executor = Executor(plan, backend)
+    water = HighWater(executor.arena, floor)
+    passing = [v for v in values if not plan.buffers[plan.buffer_of[v]].persistent]
+    for _ in range(2):
+        write(executor, values)
+        water.before([executor.view(v) for v in passing])
+        executor.run()
+        water.after()
+    return water.nbytes
