@@ -18,10 +18,9 @@ from numba import cfunc, njit, types
 from .numba_gemm import gemm, lanewise, symbol
 from .numba_lanes import address, zero
 
-# Bytes of a block of output rows and their inputs that stay in a first-level cache of 32 KiB.
-_L1_BLOCK = 24 * 1024
-# Bytes of a block of images that stay in a second-level cache while the taps go over them.
-_L2_BLOCK = 256 * 1024
+# Bytes that stay in a first-level cache of 32 KiB (a block of rows), and in a second-level cache
+# of 512 KiB (a block of images), beside the weights.
+_L1_BLOCK, _L2_BLOCK = 24 * 1024, 256 * 1024
 
 
 @njit(cache=True, error_model="numpy")
@@ -92,42 +91,23 @@ def _compiled_image(
     )
     i0, i1 = _inside(h, ho, kh, sh, top, dh)
     j0, j1 = _inside(wd, wo, kw, sw, left, dw)
-    all_rows, all_columns = (0, kh), (0, kw)
+    all_columns = (0, kw)
     for i in range(ho):
         rows = taps_of(i, h, kh, sh, top, dh)
         y_here = y + 4 * i * y_row
         x_here = x + 4 * ((i * sh - top) * wd - left) * x_pixel
         if j1 > j0:
-            _pixels(
-                j1 - j0,
-                False,
-                y_here + 4 * j0 * y_pixel,
-                x_here + 4 * j0 * sw * x_pixel,
-                w,
-                bias,
-                rows,
-                all_columns,
-                acc,
-                geometry,
-            )
+            at, corner = y_here + 4 * j0 * y_pixel, x_here + 4 * j0 * sw * x_pixel
+            _pixels(j1 - j0, False, at, corner, w, bias, rows, all_columns, acc, geometry)
         # The border columns: of all whole rows at once, of a border row one by one.
         if i0 < i < i1:
             continue
         count = i1 - i0 if i == i0 < i1 else 1
         for k in range(wo - (j1 - j0)):
             j = k if k < j0 else k + j1 - j0
-            _pixels(
-                count,
-                True,
-                y_here + 4 * j * y_pixel,
-                x_here + 4 * j * sw * x_pixel,
-                w,
-                bias,
-                all_rows if i == i0 < i1 else rows,
-                taps_of(j, wd, kw, sw, left, dw),
-                acc,
-                geometry,
-            )
+            columns = taps_of(j, wd, kw, sw, left, dw)
+            at, corner = y_here + 4 * j * y_pixel, x_here + 4 * j * sw * x_pixel
+            _pixels(count, True, at, corner, w, bias, rows, columns, acc, geometry)
 
 
 _image = symbol("tinytrain_image", _compiled_image, _IMAGE)

@@ -42,7 +42,7 @@ _NAMES = (
 )
 # Rows of the tiles, largest first. A lanewise tile loads as much as it adds, so four are enough.
 _ROWS = {
-    "gemm": (8, 4, 2, 1) if ROWS == 8 else (4, 2, 1),
+    "gemm": (8, 4, 3, 2, 1) if ROWS == 8 else (4, 3, 2, 1),
     "gemm_nt": (8, 4, 1) if ROWS == 8 else (4, 1),
     "lanewise": (4, 2, 1),
 }

@@ -231,9 +231,11 @@ def sum_to(y, g, shape, acc):
 
 @njit(cache=True, error_model="numpy")
 def relu_vjp(dx, g, y):
+    one = splat(_ONE)
     for k in range(0, g.size, LANES):
         at, n = 4 * k, g.size - k
-        value = where_positive(load(address(y) + at, n), load(address(g) + at, n))
+        # A product, not a choice: the bits of `gate_mask_vjp` for negative and infinite g too.
+        value = load(address(g) + at, n) * where_positive(load(address(y) + at, n), one)
         store(value, address(dx) + at, n)
 
 

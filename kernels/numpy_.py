@@ -122,6 +122,16 @@ def relu6_vjp(dx, g, y):
     np.multiply(g, (y > 0) & (y < 6), out=dx)
 
 
+def gate_mask(mask, y, gate):
+    passes = (y > 0) & (y < 6) if gate == "relu6" else y > 0
+    mask[...] = np.packbits(passes.reshape(-1), bitorder="little")
+
+
+def gate_mask_vjp(dx, g, mask):
+    passes = np.unpackbits(mask, count=g.size, bitorder="little").reshape(g.shape)
+    np.multiply(g, passes, out=dx)
+
+
 def leaky_relu(y, x, negative_slope):
     y[...] = np.where(x > 0, x, x * x.dtype.type(negative_slope))
 

@@ -295,7 +295,8 @@ def test_the_rest_of_a_step_is_close(seed: int) -> None:
         both("cross_entropy", [unset(), gradient], [z, labels, mask], (0.1 * (seed % 2),))
     key = rng.integers(0, 2**32, 3, dtype=np.uint32)
     both("dropout", [y], [x, key], ((0.0, 0.3, 0.5)[seed % 3], seed), 0)
-    both("relu_vjp", [y], [x, z], (), 0)
+    (gated,) = both("relu_vjp", [y], [x, z], (), 0)
+    np.testing.assert_array_equal(np.signbit(gated), np.signbit(x * (z > 0)))
     both("sgd", [y], [x, z, np.array(0.37, np.float32)], (), 0)
     both("decay", [y], [x, z if seed % 2 else None], (0.9, 0.01), 0)
     for shape in ((c,), (), (1,), (*lead, c), (lead[-1], 1)):
@@ -323,9 +324,7 @@ def test_a_kernel_that_is_not_there() -> None:
         numba_.no_such_kernel  # noqa: B018
 
 
-def test_kernels_allocate_nothing() -> None:
-    """Beyond the record that Numba makes, and drops, of each array that it is handed."""
-    _nrt_python.memsys_enable_stats()
+def one_call_of_each() -> dict[str, tuple]:
     rng = np.random.default_rng(0)
     x, w, s = normal(rng, 2, 8, 8, 6), normal(rng, 3, 3, 6, 6), normal(rng, 6)
     y, var, at = np.empty_like(x), s * s, ((1, 1), (1, 1, 1, 1), 1, (1, 1))
@@ -333,7 +332,7 @@ def test_kernels_allocate_nothing() -> None:
     pool, m, v = ((2, 2), (2, 2), (0, 0, 0, 0)), normal(rng, 2, 3), normal(rng, 2, 3) ** 2
     a, b, labels = normal(rng, 6, 6), normal(rng, 6, 6), np.zeros(6, np.int64)
     key, loss, eps = np.zeros(3, np.uint32), np.zeros((), np.float32), 1e-5
-    calls = {
+    return {
         "conv2d": (y, x, w, s, *at),
         "conv2d_vjp_x": (y, x, w, a, (8, 8), *at, False),
         "conv2d_vjp_w": (w, x, y, (3, 3), *at, False),
@@ -360,6 +359,12 @@ def test_kernels_allocate_nothing() -> None:
         "sgd": (y, x, x, loss),
         "check_finite": (np.zeros((), np.uint32), x, w),
     }
+
+
+def test_kernels_allocate_nothing() -> None:
+    """Beyond the record that Numba makes, and drops, of each array that it is handed."""
+    _nrt_python.memsys_enable_stats()
+    calls = one_call_of_each()
     assert set(calls) == set(numba_.KERNELS)
     for name, args in calls.items():
         getattr(numba_, name)(*args)  # the first call may compile
