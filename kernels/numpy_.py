@@ -387,18 +387,14 @@ def conv2d_vjp_w(dw, x, g, kernel, stride, padding, groups, dilation, acc):
     if not acc:
         dw[...] = 0
     if _depthwise(dw, groups):
-        for i, j, out, into in _taps(
-            x.shape[1:3], g.shape[1:3], kernel, stride, padding, dilation
-        ):
+        for i, j, out, into in _taps(x.shape[1:3], g.shape[1:3], kernel, stride, padding, dilation):
             product = x[(slice(None), *into)] * g[(slice(None), *out)]
             dw[i, j, 0] += product.sum(axis=(0, 1, 2))
         return
     o = dw.shape[3] // groups
     for cin, cout in _groups(x, dw, groups):
         for image, part in zip(x, g, strict=True):
-            patches = _patches(
-                image[..., cin], g.shape[1:3], kernel, stride, padding, dilation
-            )
+            patches = _patches(image[..., cin], g.shape[1:3], kernel, stride, padding, dilation)
             product = patches.T @ part[..., cout].reshape(-1, o)
             dw[..., cout] += product.reshape(*dw.shape[:3], o)
 
@@ -618,6 +614,10 @@ def square_sum(y, g, acc):
 def clip_factor(y, total, max_norm):
     t = total.dtype.type
     y[...] = np.minimum(t(1), t(max_norm) / np.maximum(np.sqrt(total), t(1e-12)))
+
+
+def copy(y, x):
+    y[...] = x
 
 
 def check_finite(flag, *xs):

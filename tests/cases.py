@@ -487,6 +487,9 @@ UPDATES = [
     Update("square_sum", "v"),
     Update("clip_factor", [""], {"max_norm": 0.5}),
     Update("running_average", "vv", {"momentum": 0.1, "correction": 1.25}),
+    Update("copy", "v"),
+    Update("gate_mask", "v", {"gate": "relu"}),
+    Update("gate_mask", "v", {"gate": "relu6"}),
     Update("check_finite", "vvv"),
     Update("fill", "", {"shape": (3, 2), "value": 0.5}),
 ]

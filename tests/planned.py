@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinytrain.lower import Program
+from tinytrain.op import OPS
 from tinytrain.plan import Plan, make_plan
 from tinytrain.run import POISON, Executor, HighWater, new_arena, run_fresh
 
@@ -46,6 +47,39 @@ def results(program: Program) -> dict[int, int]:
     return {v: v for v in program.kept} | {v: leaf for leaf, v in last.items()}
 
 
+def check_sharing(plan: Plan) -> None:
+    """No step writes over what it still reads, unless its row allows that pair, element by element.
+    NumPy copies operands that overlap, so that no value would show it; a board does not."""
+    program = plan.program
+
+    def bytes_of(v: int) -> range:
+        start = plan.offset(v)
+        return range(start, start + program.specs[v].nbytes)
+
+    for k, step in enumerate(program.steps):
+        written = [(o, v) for o, v in enumerate(step.outs) if v is not None]
+        places = [bytes_of(v) for v in step.writes()]
+        for i, here in enumerate(places):
+            assert not any(overlap(here, there) for there in places[:i]), f"step {k}, {step.op}"
+        for o, out in written:
+            for i, v in enumerate(step.ins):
+                if v is None or not overlap(bytes_of(out), bytes_of(v)):
+                    continue
+                same = bytes_of(out) == bytes_of(v) and program.specs[out] == program.specs[v]
+                assert same and (o, i) in OPS[step.op].inplace, (
+                    f"step {k}, {step.op}: output {o} lies over input {i}"
+                )
+        if step.acc is not None and overlap(bytes_of(step.outs[0]), bytes_of(step.acc)):
+            assert bytes_of(step.outs[0]) == bytes_of(step.acc), f"step {k}, {step.op}"
+        for v in step.work:
+            reads = [bytes_of(r) for r in step.reads()]
+            assert not any(overlap(bytes_of(v), there) for there in reads), f"step {k}, {step.op}"
+
+
+def overlap(a: range, b: range) -> bool:
+    return max(a.start, b.start) < min(a.stop, b.stop)
+
+
 def planned_equals_fresh(
     program: Program, values: Values, backend: str, inplace: bool, runs: int = 1
 ) -> Plan:
@@ -53,6 +87,7 @@ def planned_equals_fresh(
     want = fresh(program, values, backend)
     plan = make_plan(program, batch=1, inplace=inplace)
     plan.check()
+    check_sharing(plan)
     arena = new_arena(plan.arena_bytes)
     arena.fill(POISON)
     executor = Executor(plan, backend, arena, poison=True)

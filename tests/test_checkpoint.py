@@ -226,7 +226,7 @@ def refused(path, damaged: bytes, **arguments) -> None:
 def test_a_truncated_file_is_refused_at_every_length(saved):
     path, _ = saved
     whole = path.read_bytes()
-    for n in {*range(0, 64), *range(64, len(whole), 41), len(whole) - 1}:
+    for n in {*range(64), *range(64, len(whole), 41), len(whole) - 1}:
         refused(path, whole[:n])
 
 

@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from planned import fresh, high_water, leaf_values, planned_equals_fresh, same_bits
+from planned import check_sharing, fresh, high_water, leaf_values, planned_equals_fresh, same_bits
 
 from tinytrain import ops, tensor
 from tinytrain.check import gradients
@@ -650,6 +650,7 @@ def _assigned(loss, assigns, outputs=()):
     program = lower(tape, Descent())
     plan = make_plan(program, batch=1)
     plan.check()
+    check_sharing(plan)
     executor = Executor(plan, poison=True)
     for v, a in leaf_values(program, leaves).items():
         executor.view(v)[...] = a

@@ -59,7 +59,7 @@ def test_persistent_buffers_lie_below_the_rest(name):
     plan = planned(name, 8, "momentum")
     top = max(b.offset + b.nbytes for b in plan.buffers if b.persistent)
     assert all(b.offset >= top for b in plan.buffers if not b.persistent)
-    assert plan.layout["end"] == top
+    assert plan.layout.end == top
     assert plan.persistent_bytes == sum(b.nbytes for b in plan.buffers if b.persistent)
 
 
@@ -109,15 +109,19 @@ def test_the_same_plan_twice_is_identical(name):
 def test_the_breakdown_sums_to_the_arena(name, batch):
     plan = planned(name, batch)
     table = plan.breakdown()
-    assert tuple(table) == KINDS == (
-        "parameters",
-        "optimizer",
-        "gradients",
-        "activations",
-        "stash",
-        "workspace",
-        "io",
-        "slack",
+    assert (
+        tuple(table)
+        == KINDS
+        == (
+            "parameters",
+            "optimizer",
+            "gradients",
+            "activations",
+            "stash",
+            "workspace",
+            "io",
+            "slack",
+        )
     )
     assert sum(table.values()) == plan.arena_bytes
     assert min(table.values()) >= 0

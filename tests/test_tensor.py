@@ -438,7 +438,9 @@ def test_layout_is_made_plain() -> None:
 
 @pytest.mark.parametrize("name", ["add", "mul", "matmul"])
 def test_dtypes_are_not_mixed(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name}: dtypes differ, b is float64 beside float32; convert"):
+    with pytest.raises(
+        InputError, match=f"{name}: dtypes differ, b is float64 beside float32; convert"
+    ):
         getattr(ops, name)(of(2, 2), of(2, 2, dtype="float64"))
 
 

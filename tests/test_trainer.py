@@ -122,9 +122,7 @@ def planned_steps_equal_fresh(net, optimizer, guard, clip_norm, backend, batch=3
 @both
 @pytest.mark.parametrize("name", SMALL)
 def test_planned_steps_are_bit_equal_to_fresh_ones_for_every_model(name, backend):
-    planned_steps_equal_fresh(
-        small(name), optim.SGD(lr=0.001, momentum=0.9), "loss", None, backend
-    )
+    planned_steps_equal_fresh(small(name), optim.SGD(lr=0.001, momentum=0.9), "loss", None, backend)
 
 
 @both
@@ -200,7 +198,7 @@ def test_inference_and_partial_batches_write_nothing_above_the_plan():
 @both
 @pytest.mark.parametrize("name", ["digits_cnn", "autoencoder"])
 def test_a_step_allocates_nothing_that_grows(name, backend):
-    """Of three times 100 steps one may still fill the interpreter's free lists; a leak shows in
+    """Of eight times 100 steps the first still fill the interpreter's free lists; a leak shows in
     each of them."""
     net = small(name)
     t = trainer(net, batch=1, backend=backend, optimizer=optim.Adam())
@@ -210,7 +208,7 @@ def test_a_step_allocates_nothing_that_grows(name, backend):
     tracemalloc.start()
     grown = []
     try:
-        for _ in range(3):
+        for _ in range(8):
             gc.collect()
             before = tracemalloc.get_traced_memory()[0]
             for _ in range(100):
@@ -338,9 +336,7 @@ def test_updates_equal_the_optimizer_written_out(name, arguments, clip, backend)
 
 
 def test_schedules():
-    assert [optim.StepLR(1.0, 2, 0.1)(k) for k in range(5)] == pytest.approx(
-        [1, 1, 0.1, 0.1, 0.01]
-    )
+    assert [optim.StepLR(1.0, 2, 0.1)(k) for k in range(5)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
     cosine = optim.CosineLR(1.0, 4, lr_min=0.2)
     assert [cosine(k) for k in (0, 2, 4, 9)] == pytest.approx([1, 0.6, 0.2, 0.2])
     warm = optim.WarmupLR(optim.ConstantLR(1.0), 4)
@@ -440,18 +436,17 @@ def test_a_target_beyond_float32_is_the_same_error_without_a_warning():
 @both
 def test_an_exploding_loss_stops_and_changes_nothing(backend):
     net = toy(norm=True)
-    t = trainer(net, loss="mse", optimizer=optim.SGD(lr=1e6, momentum=0.9), backend=backend)
+    t = trainer(net, loss="mse", optimizer=optim.SGD(lr=1e-3, momentum=0.9), backend=backend)
     x, _ = toy_data()
     y = np.ones((64, 3), np.float32)
-    for k in range(100):
-        before = snapshot(t)
-        try:
-            t.step(x[:4], y[:4])
-        except tt.NotFiniteError:
-            break
-    assert k < 99
+    for _ in range(3):
+        t.step(x[:4], y[:4])
+    before = snapshot(t)
+    with pytest.raises(tt.NotFiniteError, match="nothing was updated"):
+        t.step(x[:4], y[:4] * np.float32(1e30))
     assert snapshot(t) == before
-    assert t.steps == k
+    assert t.steps == 3
+    t.step(x[:4], y[:4])
 
 
 def root_loss(outputs, labels):
@@ -490,6 +485,18 @@ def test_a_bad_gradient_under_the_loss_guard_stops_training():
         t.step(x[:4], y[:4])
     for name, view in t.state().items():
         assert np.isfinite(view).all(), f"{name} was left not finite"
+
+
+def test_after_a_bad_gradient_the_last_saved_state_is_there_again(tmp_path):
+    t = trainer(loss=root_loss)
+    x, y = toy_data()
+    t.save(str(tmp_path / "saved.npz"))
+    saved = snapshot(t)
+    t.step(x[:4], y[:4])
+    with pytest.raises(tt.NotFiniteError, match="was restored"):
+        t.step(x[:4], y[:4])
+    assert snapshot(t) == saved
+    assert t.steps == 0
 
 
 def test_without_a_guard_nothing_is_checked():
@@ -917,7 +924,9 @@ def test_frozen_layers_between_trained_ones_pass_the_gradient_on(optimizer):
     losses.cross_entropy(twin(tt.Tensor(x[:4])), tt.Tensor(y[:4])).backward()
     before = net.state_dict()
     t.step(x[:4], y[:4])
-    moved = {k for k, a in net.state_dict().items() if (a != before[k]).any() and "running" not in k}
+    moved = {
+        k for k, a in net.state_dict().items() if (a != before[k]).any() and "running" not in k
+    }
     assert moved == {"layers.0.weight"} | ({"layers.0.bias"} & moved)
     change = before["layers.0.weight"] - net[0].weight.data
     strong = np.abs(twin[0].weight.grad) > 0.01  # more than the decay

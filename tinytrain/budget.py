@@ -23,7 +23,7 @@ def parse_bytes(size: Any) -> int | None:
         return None
     if isinstance(size, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?\s*", size, re.IGNORECASE)
-        if match:
+        if match and len(match[1]) < 20:
             return int(float(match[1]) * UNITS[match[2].upper()])
     elif isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size

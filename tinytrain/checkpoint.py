@@ -93,6 +93,14 @@ def restore(make: type[Trainer], path: str, net: Module | None, changes: dict[st
         **changes,
     }
     trainer = make(net, loss, **arguments)
+    apply(trainer, path, header, arrays)
+    return trainer
+
+
+def apply(
+    trainer: Trainer, path: str, header: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
+    """Take over the arrays and the position of a checkpoint, if all of them fit."""
     state = trainer.state()
     if set(state) != set(arrays):
         odd = sorted(set(state) ^ set(arrays))[0]
@@ -104,4 +112,3 @@ def restore(make: type[Trainer], path: str, net: Module | None, changes: dict[st
         view[...] = arrays[name]
     for name, value in header["position"].items():
         setattr(trainer, name, int(value))
-    return trainer

@@ -36,12 +36,15 @@ def sample_specs(net: Module, input_shape: Any = None) -> list[Spec]:
         raise InputError(
             f"{type(net).__name__}: the shape of a sample is not known; give input_shape=(H, W, C)"
         )
-    if isinstance(shape, Spec) or all(isinstance(n, int) for n in shape):
-        shape = [shape]
-    specs = [s if isinstance(s, Spec) else Spec(tuple(s)) for s in shape]
-    for s in specs:
-        if s.dtype not in ITEMSIZE or any(n < 1 for n in s.shape):
-            raise InputError(f"input_shape: {s} is not a shape of a sample")
+    try:
+        one = isinstance(shape, Spec) or all(isinstance(n, int) for n in shape)
+        specs = [s if isinstance(s, Spec) else Spec(tuple(s)) for s in ([shape] if one else shape)]
+    except TypeError:
+        specs = []
+    sizes = [n for s in specs for n in s.shape]
+    known = all(s.dtype in ITEMSIZE for s in specs)
+    if not specs or not known or not all(isinstance(n, int) and n > 0 for n in sizes):
+        raise InputError(f"input_shape is {shape!r}; give sizes such as (32, 32, 3)")
     return specs
 
 
@@ -91,7 +94,7 @@ def _record(net, samples, batch, loss, training, label_spec) -> Frozen:
                 value = loss(outputs, *labels)
                 if value.size != 1:
                     raise InputError(f"the loss has shape {value.shape}, wants a scalar")
-            assigns = held.assigns if training else ()
+            assigns = list(held.assigned.values()) if training else []
             tape, leaves = tape_of([outputs], value, assigns, [*inputs, *labels])
     finally:
         for m, mode in modes:
@@ -131,6 +134,13 @@ def add_missing_leaves(frozen: Frozen, other: Frozen) -> None:
 def training_tape(net, samples, batch, loss, label_spec=None) -> Frozen:
     """The tape of a training step, with the leaves that inference will want as well."""
     frozen = freeze(net, samples, batch, loss, True, label_spec)
+    known = {id(p) for p in net.named_leaves().values()}
+    for v, leaf in frozen.tape.leaves.items():
+        if leaf.kind in ("parameter", "state") and id(frozen.leaves[v]) not in known:
+            raise InputError(
+                f"a {leaf.kind} {frozen.tape.specs[v]} is used that the network does not hold; "
+                f"make it an nn.Parameter in an attribute of a Module"
+            )
     add_missing_leaves(frozen, freeze(net, samples, 1, None, False))
     if not frozen.tape.trainable():
         raise InputError("nothing in this network is trainable (requires_grad is False everywhere)")
@@ -147,14 +157,20 @@ def plan(
     microbatch: Any = "auto",
     guard: str | None = "loss",
     clip_norm: float | None = None,
+    backend: str = "auto",
+    seed: int = 0,
+    density: float | None = None,
+    spill: str | None = None,
     input_shape: Any = None,
     label_spec: Any = None,
 ) -> Plan:
     """The plan of one training step, from shapes alone: no tensor is allocated.
 
-    The arguments are Trainer's. BudgetError if it does not fit `ram`.
+    The arguments are Trainer's (backend and seed change no plan). BudgetError if it does not fit
+    `ram`.
     """
     check_microbatch(microbatch, batch)
+    check_absent(density=density, spill=spill)
     loss, optimizer = defaults(net, loss, optimizer)
     frozen = training_tape(net, sample_specs(net, input_shape), batch, loss, label_spec)
     return budget.choose(frozen.tape, optimizer, batch, ram, policy, guard, clip_norm)
@@ -167,6 +183,15 @@ def defaults(net: Module, loss: Any, optimizer: Any) -> tuple[Callable[..., Tens
     loss = losses.resolve(loss or getattr(net, "loss", None) or "cross_entropy")
     optimizer = optimizer or getattr(net, "optimizer", None) or optim.SGD(lr=0.01)
     return loss, optim.by_name(optimizer) if isinstance(optimizer, str) else optimizer
+
+
+def check_absent(**arguments: Any) -> None:
+    """InputError for an argument that no policy of this version takes."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise InputError(
+                f"{name} is {value!r}; no policy of this version takes it, leave it out"
+            )
 
 
 def check_microbatch(microbatch: Any, batch: int) -> None:

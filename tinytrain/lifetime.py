@@ -10,6 +10,20 @@ from dataclasses import dataclass, field
 from tinytrain.inplace import share_buffers
 from tinytrain.lower import Program
 
+
+@dataclass(frozen=True)
+class Layout:
+    """Offsets of persistent leaves by (kind, name), and where the last one ends, in bytes."""
+
+    offsets: dict[tuple[str, str], int]
+    end: int
+
+
+def key_of(program: Program, leaf: int) -> tuple[str, str]:
+    """What a leaf is called in every plan of one network."""
+    return program.leaves[leaf].kind, program.leaves[leaf].name
+
+
 PERSISTENT = ("parameter", "state", "constant", "hyper", "optimizer")
 
 
@@ -35,7 +49,7 @@ class Buffer:
 
 
 def buffers_of(
-    program: Program, inplace: bool = True, layout: dict[str, int] | None = None
+    program: Program, inplace: bool = True, layout: Layout | None = None
 ) -> tuple[list[Buffer], dict[int, int]]:
     """The buffers, persistent ones first, and for every value the position of its buffer.
 
@@ -74,8 +88,8 @@ def buffers_of(
     return ordered, {v: where[r] for v, r in owner.items() if r in where}
 
 
-def _persists(program: Program, leaf: int, layout: dict[str, int] | None) -> bool:
-    known = layout is None or program.leaves[leaf].name in layout
+def _persists(program: Program, leaf: int, layout: Layout | None) -> bool:
+    known = layout is None or key_of(program, leaf) in layout.offsets
     return known and program.kinds[leaf] in PERSISTENT
 
 

@@ -7,6 +7,7 @@ giving `y` as the pair (labels, mask). The mean is over what counts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from tinytrain import ops
@@ -19,7 +20,9 @@ class CrossEntropy:
     """Mean of -log softmax(outputs)[label]; integer labels. Outputs (..., classes)."""
 
     def __init__(self, label_smoothing: float = 0.0):
-        self.label_smoothing = label_smoothing
+        if not (isinstance(label_smoothing, Real) and 0 <= label_smoothing < 1):
+            raise InputError(f"label_smoothing is {label_smoothing!r}; wants a number in [0, 1)")
+        self.label_smoothing = float(label_smoothing)
 
     def __call__(self, outputs: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         return ops.cross_entropy(outputs, labels, mask, label_smoothing=self.label_smoothing)
@@ -28,6 +31,10 @@ class CrossEntropy:
     def label_spec(outputs: Spec) -> Spec:
         """int32, one for each row of outputs."""
         return Spec(outputs.shape[:-1], "int32")
+
+    def config(self) -> dict[str, Any]:
+        """Everything needed to make it again, as plain data."""
+        return {"name": "cross_entropy", "label_smoothing": self.label_smoothing}
 
     def __repr__(self) -> str:
         more = f"label_smoothing={self.label_smoothing}" if self.label_smoothing else ""
@@ -45,6 +52,10 @@ class _Pointwise:
         """float32, one for each element of outputs."""
         return outputs
 
+    def config(self) -> dict[str, Any]:
+        """Everything needed to make it again, as plain data."""
+        return {"name": self.op}
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -61,15 +72,16 @@ class BCEWithLogits(_Pointwise):
     op = "binary_cross_entropy_with_logits"
 
 
-cross_entropy = CrossEntropy()
-mse = MSE()
-binary_cross_entropy_with_logits = BCEWithLogits()
-
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "cross_entropy": cross_entropy,
-    "mse": mse,
-    "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits,
+KINDS: dict[str, Callable[..., Any]] = {
+    "cross_entropy": CrossEntropy,
+    "mse": MSE,
+    "binary_cross_entropy_with_logits": BCEWithLogits,
 }
+LOSSES: dict[str, Callable[..., Tensor]] = {name: kind() for name, kind in KINDS.items()}
+
+cross_entropy = LOSSES["cross_entropy"]
+mse = LOSSES["mse"]
+binary_cross_entropy_with_logits = LOSSES["binary_cross_entropy_with_logits"]
 
 
 def resolve(loss: Any) -> Callable[..., Tensor]:
@@ -81,6 +93,23 @@ def resolve(loss: Any) -> Callable[..., Tensor]:
     return LOSSES[loss]
 
 
-def name_of(loss: Callable[..., Tensor]) -> str | None:
-    """The name under which `resolve` finds this loss, if it is one of those."""
-    return next((name for name, known in LOSSES.items() if known is loss), None)
+def config_of(loss: Callable[..., Tensor]) -> dict[str, Any] | None:
+    """What `from_config` makes this loss of again; None for a function of somebody's own."""
+    return loss.config() if type(loss) in KINDS.values() else None  # type: ignore[attr-defined]
+
+
+def from_config(config: dict[str, Any]) -> Callable[..., Tensor]:
+    """The loss that `config()` described."""
+    config = dict(config)
+    return KINDS[config.pop("name")](**config)
+
+
+def takes_mask(loss: Callable[..., Tensor]) -> bool:
+    """Whether a second label of this loss is a mask."""
+    return isinstance(loss, CrossEntropy | _Pointwise)
+
+
+def takes_classes(loss: Callable[..., Tensor]) -> bool:
+    """Whether the labels of this loss are class numbers, as they are unless it says otherwise."""
+    rule = getattr(loss, "label_spec", CrossEntropy.label_spec)
+    return not rule(Spec((1, 1))).is_float

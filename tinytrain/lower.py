@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from tinytrain.op import OPS
@@ -41,11 +42,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the budget decides: a policy for each residual (tape value), and for each node (its
-    position on the tape) whether its weight gradient comes before its data gradient."""
+    """What the budget decides: a policy for each residual (tape value), for each node (its
+    position on the tape) whether its weight gradient comes before its data gradient, and the
+    outputs of gates (ReLU) whose sign is kept as one bit, for the gate's own gradient."""
 
     policies: dict[int, str] = field(default_factory=dict)
     weight_first: dict[int, bool] = field(default_factory=dict)
+    masks: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -71,12 +74,29 @@ class Program:
     grads: dict[int, int] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)  # values that outlive the last step
     forward_end: int = 0  # where backward begins, when nothing is committed between
+    stands_for: dict[int, int] = field(default_factory=dict)  # a copy -> the tape value it is
 
     def root(self, v: int) -> int:
         """The value that owns v's bytes, before homes."""
         while v in self.views:
             v = self.views[v]
         return v
+
+
+@dataclass(frozen=True)
+class Group:
+    """Steps that overwrite a leaf: to be placed behind `ready` (a position in the step list) and
+    behind the last step that reads what the leaf held."""
+
+    leaf: int
+    ready: int
+    steps: list[Step]
+
+
+@lru_cache(maxsize=16384)
+def infer(op: str, specs: tuple[Spec | None, ...], attrs: tuple[tuple[str, Any], ...]):
+    """A row's output specs and canonical attrs; remembered, for a solver lowers many times."""
+    return OPS[op].infer(specs, dict(attrs))
 
 
 class Lowering:
@@ -100,6 +120,8 @@ class Lowering:
         self.states: dict[tuple[int | None, str], int] = {}
         self.accumulates = False
         self.late = self._only_for_assigns()
+        self.masks: dict[int, int] = {}
+        self.passing: list[int] = []
 
     # ------------------------------------------------------------------ emitting
 
@@ -150,7 +172,8 @@ class Lowering:
         return self.shared[key]
 
     def _infer(self, op, ins, attrs):
-        return OPS[op].infer(tuple(None if v is None else self.spec(v) for v in ins), attrs)
+        specs = tuple(None if v is None else self.spec(v) for v in ins)
+        return infer(op, specs, tuple(attrs.items()))
 
     # ------------------------------------------------------------------ leaves of the update
 
@@ -195,19 +218,55 @@ class Lowering:
                 self.step(node.op, node.outs, node.ins, node.attrs)
                 if guard and node.outs[0] in self.tape.outputs:
                     flags += self.check([node.outs[0]], "the network's output")
+                if node.outs[0] in self.decisions.masks:
+                    self.masks[node.outs[0]] = self._mask(node)
                 for v in due.get(k, ()):
                     POLICIES[self.decisions.policies[v]].save(self, v)
         if guard and self.tape.loss is not None:
             flags += self.check([self.tape.loss], "the loss")
             self.mark(flags)
 
-    def commit(self) -> None:
-        """Running statistics and other assignments, each into its leaf's own buffer."""
-        for k in sorted(self.late):
-            node = self.tape.nodes[k]
+    def _mask(self, node: Node) -> int:
+        """One bit for each element of a gate's output: does the gradient pass?"""
+        mask = self.emit("gate_mask", node.outs[0], gate=node.op)
+        self.program.kinds[mask] = "stash"
+        self.program.stands_for[mask] = node.outs[0]
+        return mask
+
+    def commit(self) -> list[Group]:
+        """Running statistics and other assignments. Where nothing else reads the leaf or the
+        value, it is made in the leaf's own buffer; else it is copied there, once nobody reads
+        what the leaf held."""
+        late = [self.tape.nodes[k] for k in sorted(self.late)]
+        read_before = {self.program.root(v) for s in self.program.steps for v in s.reads()}
+        for node in late:
             self.step(node.op, node.outs, node.ins, node.attrs)
+        uses = Counter(v for n in late for v in n.ins) + Counter(v for _, v in self.tape.assigns)
+        made = {n.outs[0]: n for n in late if not OPS[n.op].view}
+        groups = []
         for leaf, value in self.tape.assigns:
-            self.keep_at(value, leaf)
+            alone = value in made and uses[value] == 1 and leaf not in read_before
+            if alone and self._may_overwrite(made[value], leaf):
+                self.keep_at(value, leaf)
+            else:
+                at = len(self.program.steps)
+                self.keep_at(self.emit("copy", value), leaf)
+                groups.append(Group(leaf, at, self.take(at)))
+        return groups
+
+    def _may_overwrite(self, node: Node, leaf: int) -> bool:
+        """Whether the node may write its output over what it reads of the leaf."""
+        allowed = [i for o, i in OPS[node.op].inplace if o == 0]
+        return all(
+            v is None or self.program.root(v) != leaf or i in allowed
+            for i, v in enumerate(node.ins)
+        )
+
+    def take(self, at: int) -> list[Step]:
+        """The steps emitted since `at`, taken out of the list."""
+        steps = self.program.steps[at:]
+        del self.program.steps[at:]
+        return steps
 
     def check(self, values: list[int], what: str) -> list[tuple[int, str]]:
         """Emit the check that these are finite; its flag and what it tells of."""
@@ -258,6 +317,30 @@ class Lowering:
             return v if held == base else self.emit(node.op, held, **node.attrs)
         return POLICIES[self.decisions.policies.get(v, "keep")].restore(self, v)
 
+    def clone(self, v: int) -> int:
+        """Run v's producer again on its inputs, which are got in turn; the new v. What else the
+        node makes is taken over where it is to be recomputed as well."""
+        node = self.producer[v]
+        ins = [None if i is None else self.get(i) for i in node.ins]
+        outs = [self.new(self.spec(o), "activation") for o in node.outs]
+        self.step(node.op, outs, ins, node.attrs)
+        for old, new in zip(node.outs, outs, strict=True):
+            self.program.stands_for[new] = old
+            if old != v and self.decisions.policies.get(old, "keep") != "keep":
+                self.memo.setdefault(old, new)
+        return outs[node.outs.index(v)]
+
+    def passes(self, v: int) -> None:
+        """Forget how v was brought back once the present node is done: the next reader does it
+        again."""
+        self.passing.append(v)
+
+    def gate(self, op: str, g: int, y: int) -> int:
+        """The gradient through a gate that asks for y's sign alone: by its mask if there is one."""
+        if y in self.masks and y not in self.memo:
+            return self.grad("gate_mask_vjp", g, self.masks[y])
+        return self.grad(op, g, self.get(y))
+
     def backward(self, wrt: set[int], begin: Callable[[int], int | None], done) -> None:
         """Walk back from the loss. `begin(p)` gives the value that p's gradient is added to, or
         None; `done(p)` is called when `grads[p]` is complete."""
@@ -265,7 +348,10 @@ class Lowering:
         need = self.tape.depends_on(wrt)
         assert self.tape.loss is not None
         waiting = Counter(
-            v for n in self.tape.nodes for v in set(n.ins) if v in wrt and n.outs[0] in need
+            v
+            for n in self.tape.nodes
+            for i, v in enumerate(n.ins)
+            if v in wrt and n.outs[0] in need and OPS[n.op].vjp_of(i) is not None
         )
         loss = self.spec(self.tape.loss)
         self.grads[self.tape.loss] = self.emit(
@@ -273,18 +359,23 @@ class Lowering:
         )
         for k in range(len(self.tape.nodes) - 1, -1, -1):
             node = self.tape.nodes[k]
-            if node.outs[0] not in self.grads:
+            if node.outs[0] not in need:
                 continue
-            g = self.grads.pop(node.outs[0])
+            g = self.grads.pop(node.outs[0], None)
             self.shared.clear()
-            for i in self._gradient_order(k, node, need, begin):
-                self._contribute(node, i, g, wrt, begin)
-            for p in {v for v in node.ins if v in wrt}:
-                waiting[p] -= 1
-                if waiting[p] == 0 and p in self.grads:
-                    done(p)
+            for i in self._gradient_order(k, node, need):
+                if g is not None:
+                    self._contribute(node, i, g, wrt, begin)
+                v = node.ins[i]
+                if v in wrt:
+                    waiting[v] -= 1
+                    if waiting[v] == 0 and v in self.grads:
+                        done(v)
+            for v in self.passing:
+                self.memo.pop(v, None)
+            self.passing.clear()
 
-    def _gradient_order(self, k: int, node: Node, need: set[int], begin) -> list[int]:
+    def _gradient_order(self, k: int, node: Node, need: set[int]) -> list[int]:
         """Positions of the inputs that get a gradient, in the order decided for this node."""
         op = OPS[node.op]
         order = [i for i, v in enumerate(node.ins) if v in need and op.vjp_of(i) is not None]
@@ -347,18 +438,20 @@ def lower(
     hold = clip_norm is not None or guard == "step"
     b.accumulates = optimizer.accumulates and not hold
     wrt = set(tape.trainable())
-    groups: list[tuple[int, int, list[Step]]] = []  # (parameter, where its gradient ends, steps)
+    updates: list[Group] = []
 
     def done(p: int) -> None:
         if not hold:
-            groups.append((p, len(b.program.steps), _update(b, optimizer, p, b.grads[p])))
+            at = len(b.program.steps)
+            optimizer.update(b, p, b.grads[p])
+            updates.append(Group(p, at, b.take(at)))
 
-    if guard != "step":
-        b.commit()
+    commits = [] if guard == "step" else b.commit()
     b.backward(wrt, (lambda p: optimizer.begin(b, p)) if b.accumulates else lambda p: None, done)
     if hold:
-        _update_together(b, optimizer, sorted(wrt & set(b.grads)), guard, clip_norm)
-    place_updates(b.program, groups)
+        commits += _update_together(b, optimizer, sorted(wrt & set(b.grads)), guard, clip_norm)
+    moved = place(b.program, commits)
+    place(b.program, [Group(g.leaf, moved[g.ready], g.steps) for g in updates])
     return finish(b.program)
 
 
@@ -386,17 +479,10 @@ def backward_of(tape: Tape, wrt: set[int]) -> Program:
     return b.program
 
 
-def _update(b: Lowering, optimizer: Any, p: int, g: int) -> list[Step]:
-    """The update's steps, taken out of the list: `place_updates` says where they go."""
-    at = len(b.program.steps)
-    optimizer.update(b, p, g)
-    steps = b.program.steps[at:]
-    del b.program.steps[at:]
-    return steps
-
-
-def _update_together(b: Lowering, optimizer, parameters, guard, clip_norm) -> None:
-    """Updates behind all gradients: clipped by their joint norm, checked, or both."""
+def _update_together(b: Lowering, optimizer, parameters, guard, clip_norm) -> list[Group]:
+    """Updates behind all gradients: clipped by their joint norm, checked, or both. With them go
+    the commits that waited for the check."""
+    commits: list[Group] = []
     grads = [b.grads[p] for p in parameters]
     if clip_norm is not None:
         total = b.emit("fill", shape=(), value=0.0)
@@ -407,7 +493,7 @@ def _update_together(b: Lowering, optimizer, parameters, guard, clip_norm) -> No
         grads = [b.emit("mul", g, factor) for g in grads]
     if guard == "step":
         b.mark(b.check(grads, "a gradient"))
-        b.commit()
+        commits = b.commit()
     for p, g in zip(parameters, grads, strict=True):
         if optimizer.accumulates:
             v = optimizer.begin(b, p)
@@ -415,19 +501,24 @@ def _update_together(b: Lowering, optimizer, parameters, guard, clip_norm) -> No
             if v in b.program.home:
                 b.keep_at(g, b.program.home[v])
         optimizer.update(b, p, g)
+    return commits
 
 
-def place_updates(program: Program, groups: list[tuple[int, int, list[Step]]]) -> None:
-    """Put each update behind its gradient and behind the last step that reads the parameter."""
+def place(program: Program, groups: list[Group]) -> list[int]:
+    """Put each group where nothing behind it reads what its leaf held. Returns where each old
+    position in the step list has moved to."""
     last: dict[int, int] = {}
     for k, step in enumerate(program.steps):
         for v in step.reads():
             last[program.root(v)] = k + 1
     at: dict[int, list[Step]] = {}
-    for p, ready, steps in groups:
-        at.setdefault(max(ready, last.get(p, 0)), []).extend(steps)
+    for g in groups:
+        at.setdefault(max(g.ready, last.get(g.leaf, 0)), []).extend(g.steps)
     placed: list[Step] = []
+    moved = []
     for k in range(len(program.steps) + 1):
+        moved.append(len(placed))
         placed += at.get(k, ())
         placed += program.steps[k : k + 1]
     program.steps = placed
+    return moved

@@ -8,9 +8,11 @@ AdamW.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from tinytrain.errors import InputError
@@ -19,11 +21,24 @@ from tinytrain.lower import Lowering
 # ---------------------------------------------------------------------------- schedules
 
 
+def _not_negative(name: str, value: Any) -> None:
+    if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
+        raise InputError(f"{name} is {value!r}; wants a finite number, not negative")
+
+
+def _count(name: str, value: Any) -> None:
+    if not (isinstance(value, Integral) and value >= 1):
+        raise InputError(f"{name} is {value!r}; wants a whole number of at least 1")
+
+
 @dataclass(frozen=True)
 class ConstantLR:
     """The same rate at every step."""
 
     lr: float
+
+    def __post_init__(self) -> None:
+        _not_negative("lr", self.lr)
 
     def __call__(self, step: int) -> float:
         return self.lr
@@ -37,6 +52,11 @@ class StepLR:
     step_size: int
     gamma: float = 0.1
 
+    def __post_init__(self) -> None:
+        _not_negative("lr", self.lr)
+        _count("step_size", self.step_size)
+        _not_negative("gamma", self.gamma)
+
     def __call__(self, step: int) -> float:
         return self.lr * self.gamma ** (step // self.step_size)
 
@@ -49,8 +69,13 @@ class CosineLR:
     steps: int
     lr_min: float = 0.0
 
+    def __post_init__(self) -> None:
+        _not_negative("lr", self.lr)
+        _count("steps", self.steps)
+        _not_negative("lr_min", self.lr_min)
+
     def __call__(self, step: int) -> float:
-        done = min(step / max(self.steps, 1), 1.0)
+        done = min(step / self.steps, 1.0)
         return self.lr_min + (self.lr - self.lr_min) * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -61,6 +86,10 @@ class WarmupLR:
     after: Any
     steps: int
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "after", _schedule(self.after))
+        _count("steps", self.steps)
+
     def __call__(self, step: int) -> float:
         return self.after(step) * min(1.0, (step + 1) / self.steps)
 
@@ -69,20 +98,22 @@ SCHEDULES = {c.__name__: c for c in (ConstantLR, StepLR, CosineLR, WarmupLR)}
 
 
 def _schedule(lr: Any) -> Callable[[int], float]:
-    if isinstance(lr, int | float) and not isinstance(lr, bool):
-        if not (math.isfinite(lr) and lr >= 0):
-            raise InputError(f"lr is {lr}; wants a finite number, not negative")
-        return ConstantLR(float(lr))
+    """A number as a schedule, a schedule as it is."""
     if callable(lr):
         return lr
+    if isinstance(lr, Real) and not isinstance(lr, bool):
+        return ConstantLR(float(lr))
     raise InputError(
         f"lr is {lr!r}; wants a number or a schedule such as CosineLR(0.1, steps=1000)"
     )
 
 
 def _schedule_config(schedule: Any) -> dict[str, Any]:
-    if type(schedule).__name__ not in SCHEDULES:
-        raise InputError(f"{schedule!r} cannot be saved; use a schedule of tinytrain.optim")
+    if type(schedule) not in SCHEDULES.values():
+        raise InputError(
+            f"{schedule!r} cannot be saved, being none of tinytrain.optim's; to save what it has "
+            f"trained: trainer.optimizer = trainer.optimizer.with_lr(0.01), or another schedule"
+        )
     if isinstance(schedule, WarmupLR):
         return {
             "name": "WarmupLR",
@@ -105,7 +136,8 @@ def _schedule_from(config: dict[str, Any]) -> Any:
 
 class Optimizer:
     """What `lower` asks of an optimizer. `accumulates`: the gradient may be summed straight into
-    a buffer of state, so that none is ever made for it."""
+    a buffer of state, so that none is ever made for it. The rate `lr` is a number, a schedule, or
+    any function of the step; only numbers and the schedules above can be saved."""
 
     accumulates = False
     settings: tuple[str, ...] = ()
@@ -123,10 +155,20 @@ class Optimizer:
 
     def numbers(self, step: int) -> dict[str, Any]:
         """The arena's values for update number `step` (from 0)."""
-        return {"lr": self.schedule(step)}
+        rate = self.schedule(step)
+        _not_negative(f"the learning rate of step {step}", rate)
+        return {"lr": rate}
+
+    def with_lr(self, lr: Any) -> Optimizer:
+        """The same optimizer at another rate or schedule."""
+        made = copy.copy(self)
+        made.schedule = _schedule(lr)
+        return made
 
     def config(self) -> dict[str, Any]:
         """Everything needed to make it again, as plain data."""
+        if type(self) not in OPTIMIZERS.values():
+            raise InputError(f"{self!r} cannot be saved, being none of tinytrain.optim's")
         return {
             "name": type(self).__name__,
             "lr": _schedule_config(self.schedule),
@@ -140,7 +182,7 @@ class Optimizer:
 
 
 def _share(name: str, value: float, below: float = 1.0) -> float:
-    if not (isinstance(value, int | float) and 0 <= value < below):
+    if not (isinstance(value, Real) and 0 <= value < below):
         raise InputError(f"{name} is {value!r}; wants a number in [0, {below})")
     return float(value)
 
@@ -203,6 +245,7 @@ class Adam(Optimizer):
     ):
         super().__init__(lr)
         self.betas = (_share("betas[0]", betas[0]), _share("betas[1]", betas[1]))
+        _not_negative("eps", eps)
         self.eps = float(eps)
         self.weight_decay = _share("weight_decay", weight_decay, math.inf)
 
@@ -226,7 +269,7 @@ class Adam(Optimizer):
 
     def numbers(self, step: int) -> dict[str, Any]:
         corrections = [1 - beta ** (step + 1) for beta in self.betas]
-        return {"lr": self.schedule(step), "corrections": corrections}
+        return {**super().numbers(step), "corrections": corrections}
 
 
 class AdamW(Adam):

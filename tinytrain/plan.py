@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tinytrain import arena
 from tinytrain.errors import BudgetError
-from tinytrain.lifetime import Buffer, buffers_of, live_bytes
+from tinytrain.lifetime import Buffer, Layout, buffers_of, key_of, live_bytes
 from tinytrain.lower import Program
 from tinytrain.op import OPS
 
@@ -64,11 +64,11 @@ class Plan:
         return f"{what} {self.program.specs[v]}"
 
     @property
-    def layout(self) -> dict[str, int]:
-        """The offset of every persistent leaf by name, and where they end ("end")."""
+    def layout(self) -> Layout:
+        """Where the persistent leaves lie."""
         held = [b for b in self.buffers if b.persistent]
-        offsets = {self.program.leaves[b.owner].name: b.offset for b in held}
-        return {**offsets, "end": max((b.offset + b.nbytes for b in held), default=0)}
+        offsets = {key_of(self.program, b.owner): b.offset for b in held}
+        return Layout(offsets, max((b.offset + b.nbytes for b in held), default=0))
 
     @property
     def fits(self) -> bool:
@@ -122,12 +122,13 @@ class Plan:
         assert self.ram is not None
         missing = self.arena_bytes - self.ram
         at_peak = ", ".join(f"{self.name(v)} ({n:,})" for n, _, v in self.alive(self.peak())[:5])
-        least = f"parameters and optimizer state alone are {self.persistent_bytes:,} bytes; "
+        advice = "a smaller batch needs less; " if self.batch > 1 else ""
+        if self.persistent_bytes > self.ram:
+            advice = f"parameters and optimizer state alone are {self.persistent_bytes:,} bytes; "
         raise BudgetError(
             f"the plan needs {self.arena_bytes:,} bytes, ram is {self.ram:,}: {missing:,} bytes "
             f"are missing; the smallest ram that would do at batch {self.batch} is "
-            f"{self.smallest_ram_bytes:,} (a smaller batch needs less; "
-            f"{least if self.persistent_bytes > self.ram else ''}alive at the peak: {at_peak})",
+            f"{self.smallest_ram_bytes:,} ({advice}alive at the peak: {at_peak})",
             missing,
             self.smallest_ram_bytes,
         )
@@ -206,7 +207,7 @@ def make_plan(
     batch: int,
     ram: int | None = None,
     inplace: bool = True,
-    layout: dict[str, int] | None = None,
+    layout: Layout | None = None,
 ) -> Plan:
     """Buffers, lifetimes and offsets of a lowered step; persistent buffers lie below the rest.
 
@@ -239,15 +240,15 @@ def make_plan(
     )
 
 
-def place_persistent(program: Program, buffers: list[Buffer], layout: dict[str, int] | None) -> int:
+def place_persistent(program: Program, buffers: list[Buffer], layout: Layout | None) -> int:
     """Offsets of the persistent buffers, in order or as laid out; where they end."""
     top = 0
     for b in buffers:
         if b.persistent:
             free = -(-top // ALIGN) * ALIGN
-            b.offset = free if layout is None else layout[program.leaves[b.owner].name]
+            b.offset = free if layout is None else layout.offsets[key_of(program, b.owner)]
             top = max(top, b.offset + b.nbytes)
-    return top if layout is None else max(top, layout["end"])
+    return top if layout is None else max(top, layout.end)
 
 
 def residuals(program: Program) -> set[int]:

@@ -144,8 +144,15 @@ def raise_flags(flags, read: Callable[[int], np.ndarray]) -> None:
 
 
 def new_arena(nbytes: int) -> np.ndarray:
-    """`nbytes` of memory whose first byte lies on a 64-byte line, filled with a canary."""
-    raw = np.full(nbytes + ALIGNMENT, CANARIES[0], np.uint8)
+    """`nbytes` of memory whose first byte lies on a 64-byte line, filled with a canary.
+    InputError if this machine has not as much."""
+    try:
+        raw = np.full(nbytes + ALIGNMENT, CANARIES[0], np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise InputError(
+            f"the plan wants {nbytes:,} bytes, more than this machine gives; use a smaller batch, "
+            f"or name a budget with ram="
+        ) from error
     start = -raw.__array_interface__["data"][0] % ALIGNMENT
     return raw[start : start + nbytes]
 
@@ -221,20 +228,18 @@ class HighWater:
         self.floor = floor  # persistent bytes below are written from the start
         self.nbytes = floor
         self.paints = list(CANARIES)
-        self.paint: int | None = None
 
     def before(self, keep: list[np.ndarray]) -> None:
-        """Paint all but the arrays in `keep` (the step's inputs)."""
-        self.paint = self.paints.pop(0) if self.paints else None
-        if self.paint is not None:
+        """Paint all but the arrays in `keep` (the step's inputs), while paints are left."""
+        if self.paints:
             saved = [a.copy() for a in keep]
-            self.arena[self.floor :] = self.paint
+            self.arena[self.floor :] = self.paints[0]
             for a, s in zip(keep, saved, strict=True):
                 a[...] = s
 
     def after(self) -> None:
-        """Look how far up the paint is gone."""
-        if self.paint is not None:
-            touched = np.flatnonzero(self.arena[self.floor :] != self.paint)
+        """After a whole step: look how far up the paint is gone, and use it up."""
+        if self.paints:
+            touched = np.flatnonzero(self.arena[self.floor :] != self.paints.pop(0))
             if touched.size:
                 self.nbytes = max(self.nbytes, self.floor + int(touched[-1]) + 1)

@@ -32,9 +32,13 @@ class Recording:
     """What one recording collects beside the records: assignments to state, and what draws."""
 
     def __init__(self) -> None:
-        self.assigns: list[tuple[Tensor, Tensor]] = []
+        self.assigned: dict[int, tuple[Tensor, Tensor]] = {}  # by id: (state, its newest value)
         self.key = Tensor.symbol(Spec((3,), "uint32"), "hyper", "key")
         self.streams = itertools.count()
+
+    def newest(self, t: Tensor | None) -> Tensor | None:
+        """t, or what was assigned to it since."""
+        return self.assigned[id(t)][1] if id(t) in self.assigned else t
 
 
 @contextmanager
@@ -60,12 +64,14 @@ def backend(name: str):
 
 
 class Record:
-    """One applied op: its inputs as Tensors, its outputs' specs and, if eager, their arrays."""
+    """One applied op: its inputs as Tensors, its outputs' specs and, if eager, the arrays of both
+    as they were then (a state may be assigned anew before backward)."""
 
-    __slots__ = ("attrs", "data", "ins", "op", "order", "specs")
+    __slots__ = ("attrs", "data", "held", "ins", "op", "order", "specs")
 
-    def __init__(self, op, ins, attrs, specs, data):
-        self.op, self.ins, self.attrs, self.specs, self.data = op, ins, attrs, specs, data
+    def __init__(self, op, ins, attrs, specs, held, data):
+        self.op, self.ins, self.attrs, self.specs = op, ins, attrs, specs
+        self.held, self.data = held, data
         self.order = next(_order)
 
 
@@ -191,7 +197,7 @@ class Tensor:
         if not wrt:
             raise InputError("backward: nothing that this was computed from requires a gradient")
         program = backward_of(tape, wrt)
-        values = _eager_values(tape, leaves, self)
+        values = _eager_values(tape, self)
         run.run_fresh(program, values, _backend, begin=program.forward_end)
         for v, g in program.grads.items():
             t = leaves[v]
@@ -266,7 +272,10 @@ def _is_sequence(x: Any) -> bool:
 def _user_line() -> str:
     """file:line of the innermost caller outside this package."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("tinytrain"):
+    while (
+        frame.f_back is not None
+        and frame.f_globals.get("__name__", "").split(".")[0] == "tinytrain"
+    ):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
@@ -321,6 +330,8 @@ def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
 def apply_all(op: str, *ins: Tensor | None, **attrs: Any) -> tuple[Tensor, ...]:
     """Apply a row; all its outputs."""
     row = OPS[op]
+    if _recording is not None:
+        ins = tuple(_recording.newest(t) for t in ins)
     specs, attrs = row.infer(tuple(None if t is None else t.spec for t in ins), attrs)
     held = [None if t is None else t._held() for t in ins]
     eager = _recording is None and all(
@@ -331,7 +342,7 @@ def apply_all(op: str, *ins: Tensor | None, **attrs: Any) -> tuple[Tensor, ...]:
         if row.indexes is not None:
             _check_indexes(op, row, ins, held, attrs)
         data = run.call(op, held, specs, attrs, _backend)
-    record = Record(op, ins, attrs, specs, data)
+    record = Record(op, ins, attrs, specs, held if eager else (), data)
     return tuple(Tensor._from(record, k, s) for k, s in enumerate(specs))
 
 
@@ -605,10 +616,13 @@ def _digest(t: Tensor) -> str:
     return "?" if held is None else f"{zlib.crc32(np.ascontiguousarray(held).tobytes()):08x}"
 
 
-def _eager_values(tape: Tape, leaves: dict[int, Tensor], loss: Tensor) -> dict[int, np.ndarray]:
+def _eager_values(tape: Tape, loss: Tensor) -> dict[int, np.ndarray]:
     """The arrays of every value on the tape, as the eager pass left them."""
-    values = {v: t.data for v, t in leaves.items()}
+    values: dict[int, np.ndarray] = {}
     for node, record in zip(tape.nodes, _records([loss]), strict=True):
-        for v, a in zip(node.outs, record.data, strict=True):
-            values[v] = a
+        arrays = (
+            *zip(node.ins, record.held, strict=True),
+            *zip(node.outs, record.data, strict=True),
+        )
+        values.update((v, a) for v, a in arrays if v is not None)
     return values

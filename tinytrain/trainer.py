@@ -13,9 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from tinytrain import budget, checkpoint, data
-from tinytrain.errors import InputError
-from tinytrain.freeze import Frozen, check_microbatch, defaults, freeze, sample_specs, training_tape
+from tinytrain import budget, checkpoint, data, losses
+from tinytrain.errors import InputError, NotFiniteError
+from tinytrain.freeze import (
+    Frozen,
+    check_absent,
+    check_microbatch,
+    defaults,
+    freeze,
+    sample_specs,
+    training_tape,
+)
 from tinytrain.lower import lower
 from tinytrain.nn.module import Module, Parameter
 from tinytrain.op import OPS
@@ -23,6 +31,14 @@ from tinytrain.plan import Plan, make_plan
 from tinytrain.run import Executor, HighWater, choose_backend, new_arena
 from tinytrain.tensor import check_range
 
+MOVES = (
+    "reshape",
+    "transpose",
+    "concat",
+    "slice",
+    "pad",
+    "broadcast_to",
+)  # values stay as they are
 SEED_MIX = 0x9E3779B9  # of dropout's key, so that seed 0 is not the hash's fixed point
 
 
@@ -55,11 +71,14 @@ class Trainer:
         clip_norm: float | None = None,
         backend: str = "auto",
         seed: int = 0,
+        density: float | None = None,
+        spill: str | None = None,
         input_shape: Any = None,
         label_spec: Any = None,
     ):
         self.backend = choose_backend(backend)
         check_microbatch(microbatch, batch)
+        check_absent(density=density, spill=spill)
         self.net, self.batch, self.seed = net, batch, int(seed)
         self.loss, self.optimizer = defaults(net, loss, optimizer)
         self.samples = sample_specs(net, input_shape)
@@ -73,12 +92,12 @@ class Trainer:
         frozen = training_tape(net, self.samples, batch, self.loss, label_spec)
         self.plan: Plan = budget.choose(frozen.tape, self.optimizer, batch, **self.settings)
         self.arena = new_arena(self.plan.arena_bytes)
-        self._water = HighWater(self.arena, self.plan.layout["end"])
         self._bound: dict[tuple[str, int], _Bound] = {}
         self._infer_batch = batch
         self.steps = 0  # updates made
         self.epoch = 0  # epochs finished
         self.within = 0  # samples of the present epoch that were seen
+        self._saved: str | None = None  # where the newest state was saved to or restored from
         train = self._bound["train", batch] = self._bind(frozen, self.plan)
         self._fill_persistent(train)
 
@@ -140,20 +159,46 @@ class Trainer:
         y  labels (or a tuple: labels, mask). Fewer samples than `batch` are one smaller batch.
         NotFiniteError if an input, output or the loss is not finite; nothing is changed then.
         """
-        xs, ys = _tuple(x), _tuple(y)
+        xs, ys = _arrays("x", x), _arrays("y", y)
         bound = self._for("train", _count(xs, self.batch))
         self._load(bound, xs, ys)
-        return self._run_step(bound)
-
-    def _run_step(self, bound: _Bound) -> float:
         numbers = self.optimizer.numbers(self.steps)
         for name, view in bound.hyper.items():
             view[...] = numbers[name] if name in numbers else self._key()
-        self._water.before(bound.written)
-        bound.executor.run()
-        self._water.after()
+        try:
+            bound.run()
+        except NotFiniteError as error:
+            self._recover(error)
+            raise
         self.steps += 1
         return float(bound.loss[()])
+
+    def _recover(self, error: NotFiniteError) -> None:
+        """A bad gradient of an earlier step shows here, in weights that are lost: take the last
+        saved state, or begin anew, and say so."""
+        if all(np.isfinite(view).all() for view in self.state().values()):
+            return
+        if self._saved is not None:
+            checkpoint.apply(self, self._saved, *checkpoint.read(self._saved))
+            what = f"the state saved in {self._saved} was restored"
+        else:
+            self._start_anew()
+            what = "training begins anew, for nothing was saved"
+        raise NotFiniteError(
+            f"an earlier gradient was NaN or infinite and spoiled the weights: {what}; lower the "
+            f"learning rate, or use guard='step', which keeps such a gradient out"
+        ) from error
+
+    def _start_anew(self) -> None:
+        """Initial parameters, zero optimizer state, step 0."""
+        bound = self._bound["train", self.batch]
+        for v, leaf in self.plan.program.leaves.items():
+            tensor = bound.frozen.leaves.get(v)
+            if isinstance(tensor, Parameter):
+                tensor.fill(bound.executor.view(v))
+            elif leaf.kind == "optimizer":
+                bound.executor.view(v)[...] = 0
+        self.steps = self.epoch = self.within = 0
 
     def _key(self) -> tuple[int, int, int]:
         return (self.seed ^ SEED_MIX) & 0xFFFFFFFF, self.steps & 0xFFFFFFFF, 0
@@ -188,7 +233,7 @@ class Trainer:
         """
         if not isinstance(epochs, int) or epochs < 0:
             raise InputError(f"epochs is {epochs!r}; wants a whole number, not negative")
-        xs, ys = _tuple(x), _tuple(y)
+        xs, ys = _arrays("x", x), _arrays("y", y)
         n = self._check_data(xs, ys)
         if drop_last and n < self.batch:
             raise InputError(f"drop_last leaves nothing of {n} samples at batch {self.batch}")
@@ -199,15 +244,15 @@ class Trainer:
 
     def _fit_epoch(self, xs, ys, n, on_step, drop_last, progress) -> float:
         order = list(data.batches(n, self.batch, self.seed, self.epoch, drop_last))
-        order = order[self.within // self.batch :]
+        order = order[-(-self.within // self.batch) :]
         total = seen = 0.0
         with progress_bar(f"epoch {self.epoch + 1}", len(order), progress) as bar:
             for pick in order:
-                loss = self.step(
-                    tuple(np.asarray(a)[pick] for a in xs), tuple(np.asarray(a)[pick] for a in ys)
-                )
+                part = tuple(a[pick] for a in ys)
+                loss = self.step(tuple(a[pick] for a in xs), part)
                 self.within += len(pick)
-                total, seen = total + loss * len(pick), seen + len(pick)
+                weight = self._weight(part, len(pick))
+                total, seen = total + loss * weight, seen + weight
                 bar.advance(total / seen)
                 if on_step is not None:
                     on_step(self.steps, loss)
@@ -216,53 +261,61 @@ class Trainer:
 
     def _check_data(self, xs: Sequence[Any], ys: Sequence[Any]) -> int:
         """Everything that can be wrong with the data, before the first step."""
-        bound = self._bound["train", self.batch]
-        n = len(np.asarray(xs[0])) if len(xs) else 0
-        for k, a in enumerate(xs):
-            data.check(np.asarray(a), where="x" if len(xs) == 1 else f"x{k}")
-        limit = bound.label_limits[0]
-        for k, a in enumerate(ys):
-            classes = limit if k == 0 else None
-            data.check(np.asarray(xs[0]), np.asarray(a), classes, where="y", each_class=k == 0)
+        n = self._check_inputs(xs, ys)
+        limits = self._bound["train", self.batch].label_limits
+        for k, (a, limit) in enumerate(zip(ys, limits, strict=False)):
+            data.check(xs[0], a, limit, where="y", each_class=k == 0)
         return n
 
     # ------------------------------------------------------------------ inference
 
     def predict(self, x: Any) -> np.ndarray:
         """The network's outputs (N, ...), float32, for any number of samples."""
-        xs = _tuple(x)
+        xs = _arrays("x", x)
         n = self._check_inputs(xs)
         outputs = []
         for bound, begin, end in self._slices("predict", n):
-            self._load(bound, tuple(np.asarray(a)[begin:end] for a in xs), ())
-            self._run_inference(bound)
+            self._load(bound, tuple(a[begin:end] for a in xs), ())
+            bound.run()
             outputs.append(bound.outputs[0].copy())
         return np.concatenate(outputs)
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
         """{"loss": mean loss}, and {"accuracy": share of largest outputs that are the label}
         where the labels are class numbers."""
-        xs, ys = _tuple(x), _tuple(y)
-        n = self._check_inputs(xs)
-        total = hits = places = 0.0
+        xs, ys = _arrays("x", x), _arrays("y", y)
+        n = self._check_inputs(xs, ys)
+        total = seen = hits = places = 0.0
         for bound, begin, end in self._slices("evaluate", n):
-            part = tuple(np.asarray(a)[begin:end] for a in ys)
-            self._load(bound, tuple(np.asarray(a)[begin:end] for a in xs), part)
-            self._run_inference(bound)
-            total += float(bound.loss[()]) * (end - begin)
-            if bound.label_limits[0] is not None:
+            part = tuple(a[begin:end] for a in ys)
+            self._load(bound, tuple(a[begin:end] for a in xs), part)
+            bound.run()
+            weight = self._weight(part, end - begin)
+            total, seen = total + float(bound.loss[()]) * weight, seen + weight
+            if bound.label_limits and bound.label_limits[0] is not None:
                 mask = part[1] if len(part) > 1 else np.ones(part[0].shape)
                 hit = bound.outputs[0].argmax(axis=-1) == part[0]
                 hits, places = hits + float((hit * mask).sum()), places + float(mask.sum())
-        result = {"loss": total / n}
+        result = {"loss": total / seen if seen else math.nan}
         if places:
             result["accuracy"] = hits / places
         return result
 
-    def _check_inputs(self, xs: Sequence[Any]) -> int:
-        for a in xs:
-            data.check(np.asarray(a), where="x")
-        return len(np.asarray(xs[0]))
+    def _check_inputs(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray] = ()) -> int:
+        """The number of samples; InputError unless all have as many."""
+        for k, a in enumerate(xs):
+            data.check(a, where="x" if len(xs) == 1 else f"x{k}")
+        n = len(xs[0])
+        for what, given in (("x", xs), ("y", ys)):
+            for a in given:
+                if not a.ndim or len(a) != n:
+                    raise InputError(f"{what}: got shape {a.shape} beside {n} samples of x")
+        return n
+
+    def _weight(self, ys: Sequence[np.ndarray], n: int) -> float:
+        """What a batch counts for in a mean of losses: its samples, or its unmasked places."""
+        masked = len(ys) == 2 and losses.takes_mask(self.loss)
+        return float(ys[1].sum()) if masked else float(n)
 
     def _slices(self, what: str, n: int) -> Iterator[tuple[_Bound, int, int]]:
         begin = 0
@@ -271,17 +324,12 @@ class Trainer:
             yield bound, begin, begin + bound.plan.batch
             begin += bound.plan.batch
 
-    def _run_inference(self, bound: _Bound) -> None:
-        self._water.before(bound.written)
-        bound.executor.run()
-        self._water.after()
-
     # ------------------------------------------------------------------ what it holds
 
     @property
     def high_water_bytes(self) -> int:
         """The highest arena byte ever written, measured."""
-        return self._water.nbytes
+        return max(bound.water.nbytes for bound in self._bound.values())
 
     @property
     def arena_bytes(self) -> int:
@@ -291,7 +339,7 @@ class Trainer:
         """Views of everything that persists, by leaf name."""
         bound = self._bound["train", self.batch]
         return {
-            leaf.name: bound.executor.view(v)
+            ("optimizer/" if leaf.kind == "optimizer" else "") + leaf.name: bound.executor.view(v)
             for v, leaf in self.plan.program.leaves.items()
             if leaf.kind in ("parameter", "state", "optimizer")
         }
@@ -299,12 +347,15 @@ class Trainer:
     def save(self, path: str) -> None:
         """Weights, optimizer state, generator and position to one `.npz`; whole or not at all."""
         checkpoint.save(self, path)
+        self._saved = path
 
     @staticmethod
     def restore(path: str, net: Module | None = None, **changes: Any) -> Trainer:
         """The trainer that `save` wrote; it goes on bit for bit. A network that is not from the
         zoo is given as `net`; `changes` replace arguments of Trainer (ram, backend, loss)."""
-        return checkpoint.restore(Trainer, path, net, changes)
+        trainer = checkpoint.restore(Trainer, path, net, changes)
+        trainer._saved = path
+        return trainer
 
 
 class _Bound:
@@ -319,32 +370,49 @@ class _Bound:
         self.loss = view(tape.loss) if tape.loss is not None else np.zeros((), np.float32)
         leaves = plan.program.leaves
         self.hyper = {x.name: view(v) for v, x in leaves.items() if x.kind == "hyper"}
-        layout = plan.layout
+        stays = plan.layout.offsets
         self.constants = [
             (view(v), frozen.leaves[v].data)
             for v, x in leaves.items()
-            if x.kind == "constant" and x.name not in layout
+            if x.kind == "constant" and (x.kind, x.name) not in stays
         ]
+        self.water = HighWater(executor.arena, plan.layout.end)
         limits = index_limits(frozen)
         self.input_limits = [limits.get(v) for v in frozen.inputs]
         self.label_limits = [limits.get(v) for v in frozen.labels]
         self.written = [*self.inputs, *self.labels, *(v for v, _ in self.constants)]
 
+    def run(self) -> None:
+        """One step; the first ones are painted, to measure how high they write."""
+        self.water.before(self.written)
+        self.executor.run()
+        self.water.after()
+
 
 def index_limits(frozen: Frozen) -> dict[int, int]:
-    """For each leaf of integers, the bound that the ops reading it set."""
+    """For each leaf of integers, the bound that the ops reading it set. InputError for indices
+    that are computed, for nobody could check them before a step."""
     limits: dict[int, int] = {}
     specs = frozen.tape.specs
-    base = {n.outs[0]: n.ins[0] for n in frozen.tape.nodes if OPS[n.op].view}
+    maker = {n.outs[0]: n for n in frozen.tape.nodes}
     for node in frozen.tape.nodes:
         rule = OPS[node.op].indexes
-        if rule is not None:
-            leaf = node.ins[rule[0]]
-            while leaf in base:
-                leaf = base[leaf]
-            bound = rule[1]([None if v is None else specs[v] for v in node.ins], node.attrs)
-            if leaf is not None:
-                limits[leaf] = min(limits.get(leaf, bound), bound)
+        if rule is None:
+            continue
+        bound = rule[1]([None if v is None else specs[v] for v in node.ins], node.attrs)
+        todo = [node.ins[rule[0]]]
+        while todo:
+            v = todo.pop()
+            if v in maker:
+                if maker[v].op not in MOVES:
+                    raise InputError(
+                        f"{node.op}: its indices come from {maker[v].op}; give them as an input"
+                    )
+                todo += maker[v].ins
+            elif v is not None:
+                limits[v] = min(limits.get(v, bound), bound)
+                if frozen.tape.leaves[v].kind == "constant":
+                    check_range(f"{node.op}: indices", frozen.leaves[v].data, bound)
     return limits
 
 
@@ -362,13 +430,19 @@ def load(what: str, array: Any, view: np.ndarray, limit: int | None) -> None:
             check_range(what, a, limit)
         view[...] = a
     elif a.dtype == np.uint8 and what == "x":
-        np.multiply(a, np.float32(1 / 255), out=view)
+        np.divide(a, np.float32(255), out=view)
     else:
-        view[...] = a
+        with np.errstate(over="ignore"):  # what overflows is infinite, which the guard finds
+            view[...] = a
 
 
-def _tuple(x: Any) -> tuple[Any, ...]:
-    return tuple(x) if isinstance(x, tuple) else (x,)
+def _arrays(what: str, x: Any) -> tuple[np.ndarray, ...]:
+    """One array, or a tuple of several, as arrays; None is none at all."""
+    given = x if isinstance(x, tuple) else () if x is None else (x,)
+    try:
+        return tuple(np.asarray(a) for a in given)
+    except ValueError as error:
+        raise InputError(f"{what}: not a rectangular array of numbers ({error})") from error
 
 
 def _count(xs: Sequence[Any], batch: int) -> int:

@@ -1,5 +1,6 @@
 """Modules: layers that hold parameters, under PyTorch's names, channels last."""
 
+from tinytrain.nn import init
 from tinytrain.nn.layers import (
     GELU,
     AvgPool2d,
@@ -70,5 +71,6 @@ __all__ = [
     "Softmax",
     "Tanh",
     "WaveNetBlock",
+    "init",
     "seeded",
 ]

@@ -11,7 +11,9 @@ import numpy as np
 
 from tinytrain import ops, tensor
 from tinytrain.errors import InputError
-from tinytrain.nn.module import Buffer, Module, Parameter, constant, normal, uniform
+from tinytrain.nn.arguments import check_divides, check_shares, check_sizes
+from tinytrain.nn.init import constant, normal, uniform
+from tinytrain.nn.module import Buffer, Module, Parameter
 from tinytrain.ops.conv import pair
 from tinytrain.tensor import Tensor
 
@@ -20,6 +22,7 @@ class Linear(Module):
     """(..., in_features) -> (..., out_features); weight (in_features, out_features)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        check_sizes("Linear", in_features=in_features, out_features=out_features)
         bound = 1 / math.sqrt(in_features)
         self.weight = Parameter((in_features, out_features), uniform(bound))
         self.bias = Parameter((out_features,), uniform(bound)) if bias else None
@@ -52,11 +55,12 @@ class Conv2d(Module):
         bias: bool = True,
         standardize: bool = False,
     ):
-        if groups < 1 or in_channels % groups or out_channels % groups:
-            raise InputError(
-                f"Conv2d: {in_channels} and {out_channels} channels do not divide into {groups}"
-            )
+        check_divides(
+            "Conv2d", "groups", groups, in_channels=in_channels, out_channels=out_channels
+        )
         kernel = pair("Conv2d", "kernel_size", kernel_size, 1)
+        for what, value in (("stride", stride), ("dilation", dilation)):
+            pair("Conv2d", what, value, 1)
         fan_in = kernel[0] * kernel[1] * in_channels // groups
         shape = (*kernel, in_channels // groups, out_channels)
         self.weight = Parameter(shape, uniform(1 / math.sqrt(fan_in)))
@@ -85,6 +89,10 @@ class Conv1d(Module):
         groups: int = 1,
         bias: bool = True,
     ):
+        check_divides(
+            "Conv1d", "groups", groups, in_channels=in_channels, out_channels=out_channels
+        )
+        check_sizes("Conv1d", kernel_size=kernel_size, stride=stride, dilation=dilation)
         bound = 1 / math.sqrt(kernel_size * in_channels // groups)
         shape = (kernel_size, in_channels // groups, out_channels)
         self.weight = Parameter(shape, uniform(bound))
@@ -99,6 +107,8 @@ class BatchNorm2d(Module):
     """Per channel over the batch; running statistics for inference, committed once a step."""
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+        check_sizes(type(self).__name__, num_features=num_features)
+        check_shares(type(self).__name__, eps=eps, momentum=momentum)
         self.weight = Parameter((num_features,), constant(1.0))
         self.bias = Parameter((num_features,), constant(0.0))
         self.running_mean = Buffer((num_features,), constant(0.0))
@@ -128,6 +138,8 @@ class GroupNorm(Module):
     """Per sample and group of channels: the same at batch 1 as at any other."""
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5):
+        check_divides("GroupNorm", "num_groups", num_groups, num_channels=num_channels)
+        check_shares("GroupNorm", eps=eps)
         self.weight = Parameter((num_channels,), constant(1.0))
         self.bias = Parameter((num_channels,), constant(0.0))
         self.groups, self.eps = num_groups, eps
@@ -140,6 +152,8 @@ class LayerNorm(Module):
     """Over the last axis."""
 
     def __init__(self, normalized_shape: int, eps: float = 1e-5):
+        check_sizes("LayerNorm", normalized_shape=normalized_shape)
+        check_shares("LayerNorm", eps=eps)
         self.weight = Parameter((normalized_shape,), constant(1.0))
         self.bias = Parameter((normalized_shape,), constant(0.0))
         self.eps = eps
@@ -152,6 +166,9 @@ class Dropout(Module):
     """Zero with probability p while training, scaled by 1 / (1 - p); a replay draws the same."""
 
     def __init__(self, p: float = 0.5):
+        check_shares("Dropout", p=p)
+        if p == 1:
+            raise InputError("Dropout: p is 1, which leaves nothing; wants less than 1")
         self.p = p
         self.calls = 0
 
@@ -169,6 +186,7 @@ class Embedding(Module):
     """Integers (...) -> rows of a table (..., embedding_dim)."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int):
+        check_sizes("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.weight = Parameter((num_embeddings, embedding_dim), normal(1.0))
 
     def forward(self, indices: Tensor) -> Tensor:
@@ -177,6 +195,7 @@ class Embedding(Module):
 
 class MaxPool2d(Module):
     def __init__(self, kernel_size=2, stride=None, padding=0):
+        pair(type(self).__name__, "kernel_size", kernel_size, 1)
         self.attrs = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
 
     def forward(self, x: Tensor) -> Tensor:

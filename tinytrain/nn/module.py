@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import operator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 
 from tinytrain import tensor
 from tinytrain.errors import InputError
+from tinytrain.nn.init import Init, constant
 from tinytrain.spec import Spec
 from tinytrain.tensor import Tensor
 
-Init = Callable[[Any, np.ndarray], None]  # (numpy.random.Generator, array to fill)
+SEEDS = 1 << 63  # seeds lie below this, as those of data's shuffling do
 
 
 class _Seeds:
@@ -32,55 +34,37 @@ _seeds = _Seeds(0)
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Parameters made within the block depend on `seed` and their order alone."""
+    """Parameters made within the block depend on `seed` (0 to 2**63 - 1) and their order alone."""
     global _seeds
-    before, _seeds = _seeds, _Seeds(int(seed))
+    before, _seeds = _seeds, _Seeds(_seed(seed))
     try:
         yield
     finally:
         _seeds = before
 
 
-def uniform(bound: float) -> Init:
-    """Uniform in [-bound, bound)."""
-
-    def fill(rng: np.random.Generator, out: np.ndarray) -> None:
-        rng.random(out=out, dtype=np.float32)
-        out *= np.float32(2 * bound)
-        out -= np.float32(bound)
-
-    return fill
-
-
-def normal(deviation: float) -> Init:
-    """Normal with mean 0 and the given standard deviation."""
-
-    def fill(rng: np.random.Generator, out: np.ndarray) -> None:
-        rng.standard_normal(out=out, dtype=np.float32)
-        out *= np.float32(deviation)
-
-    return fill
-
-
-def constant(value: float) -> Init:
-    """Every element the same."""
-
-    def fill(rng: np.random.Generator, out: np.ndarray) -> None:
-        out[...] = value
-
-    return fill
+def _seed(seed: Any) -> int:
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < SEEDS:
+        raise InputError(f"seed is {seed!r}; wants a whole number from 0 to 2**63 - 1")
+    return number
 
 
 class Parameter(Tensor):
-    """A float32 leaf that training changes. Its array is made when somebody looks at it, or
-    inside a Trainer's arena, where `data` is then a view."""
+    """A float32 leaf that training changes; zero unless `init` (of `nn.init`) fills it otherwise.
+    Its array is made when somebody looks at it, or inside a Trainer's arena, where `data` is then
+    a view."""
 
     kind = "parameter"
+    placed = False  # in a Trainer's arena
 
-    def __init__(self, shape: Iterable[int], init: Init):
+    def __init__(self, shape: Iterable[int], init: Init | None = None):
         self._record, self._index, self._data = None, 0, None
         self.spec = Spec(tuple(int(n) for n in shape))
-        self.init = init
+        self.init = init or constant(0.0)
         self.key = _seeds.next()
         self.requires_grad = True
         self.grad = None
@@ -118,7 +102,7 @@ class Parameter(Tensor):
             self.fill(place)
         else:
             place[...] = self._data
-        self._data = place
+        self._data, self.placed = place, True
 
 
 class Buffer(Parameter):
@@ -126,40 +110,41 @@ class Buffer(Parameter):
 
     kind = "state"
 
-    def __init__(self, shape: Iterable[int], init: Init):
+    def __init__(self, shape: Iterable[int], init: Init | None = None):
         super().__init__(shape, init)
         self.requires_grad = False
 
     def assign(self, value: Tensor) -> None:
         """Take `value`: now, or in a recorded step once it has been found good."""
         if tensor._recording is not None:
-            tensor._recording.assigns.append((self, value))
-        else:
+            tensor._recording.assigned[id(self)] = (self, value)
+        elif self.placed:
             self.data = value.data
+        else:
+            self._data = np.array(value.data, np.float32)  # backward may still read the old one
 
 
 class Module:
-    """A node of the tree: attributes that are Parameters, Modules or lists of Modules belong to
-    it. Subclasses write `forward`."""
+    """A node of the tree: Parameters and Modules in its attributes, or in lists, tuples and
+    dictionaries there, belong to it. Subclasses write `forward`."""
 
     training = True
     input_shape: Any = None  # of one sample; set by the zoo, read by Trainer
 
-    def __call__(self, *inputs: Any) -> Any:
-        return self.forward(*(tensor.as_tensor(x) for x in inputs))
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """`forward` of these, with arrays made Tensors (floating ones float32, as parameters are).
+        All else is passed on as it is."""
+        return self.forward(
+            *(_tensor(x) for x in inputs), **{name: _tensor(x) for name, x in named.items()}
+        )
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def children(self) -> Iterator[tuple[str, Any]]:
         """(name, Parameter or Module) of this module's own attributes."""
         for name, item in vars(self).items():
-            if isinstance(item, Parameter | Module):
-                yield name, item
-            elif isinstance(item, list | tuple):
-                for k, each in enumerate(item):
-                    if isinstance(each, Parameter | Module):
-                        yield f"{name}.{k}", each
+            yield from _members(name, item)
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it."""
@@ -180,9 +165,12 @@ class Module:
         found: dict[str, Parameter] = {}
         seen: set[int] = set()
         for name, p in self._leaves():
-            if id(p) not in seen:
-                seen.add(id(p))
-                found[name] = p
+            if id(p) in seen:
+                continue
+            if name in found:
+                raise InputError(f"{type(self).__name__}: two parameters are called {name!r}")
+            seen.add(id(p))
+            found[name] = p
         return found
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -216,43 +204,45 @@ class Module:
         return {name: p.data.copy() for name, p in self.named_leaves().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take these arrays. All names and shapes are checked before anything is changed."""
+        """Take these arrays. Names, shapes and dtypes are all checked before anything changes."""
         mine = self.named_leaves()
         missing, unknown = sorted(set(mine) - set(state)), sorted(set(state) - set(mine))
         if missing or unknown:
             raise InputError(f"load_state_dict: missing {missing}, unknown {unknown}")
-        for name, p in mine.items():
-            if np.shape(state[name]) != p.shape:
+        arrays = {name: np.asarray(state[name]) for name in mine}
+        for name, a in arrays.items():
+            if a.shape != mine[name].shape or a.dtype.kind not in "fiu":
                 raise InputError(
-                    f"load_state_dict: {name} has shape {np.shape(state[name])}, wants {p.shape}"
+                    f"load_state_dict: {name} is {a.dtype}{list(a.shape)}, wants {mine[name].spec}"
                 )
-        for name, p in mine.items():
-            p.data = state[name]
+        for name, a in arrays.items():
+            mine[name].data = a
 
 
-class Sequential(Module):
-    """Modules one after the other."""
-
-    def __init__(self, *layers: Module):
-        self.layers = list(layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
+def _tensor(x: Any) -> Any:
+    if not isinstance(x, np.ndarray):
         return x
+    return Tensor(x.astype(np.float32, copy=False) if x.dtype.kind == "f" else x)
 
-    def __getitem__(self, k: int) -> Module:
-        return self.layers[k]
 
-    def __len__(self) -> int:
-        return len(self.layers)
+def _members(name: str, item: Any) -> Iterator[tuple[str, Any]]:
+    """The Parameters and Modules of an attribute, through lists, tuples and dictionaries."""
+    if isinstance(item, Parameter | Module):
+        yield name, item
+    elif isinstance(item, list | tuple | dict):
+        pairs = item.items() if isinstance(item, dict) else enumerate(item)
+        for key, each in pairs:
+            yield from _members(f"{name}.{key}", each)
 
 
 class ModuleList(Module):
-    """A list of modules that belong to their owner; it has no forward of its own."""
+    """A list of modules that belong to their owner, named by number; it has no forward."""
 
     def __init__(self, layers: Iterable[Module] = ()):
         self.layers = list(layers)
+
+    def children(self) -> Iterator[tuple[str, Any]]:
+        return ((name.removeprefix("layers."), item) for name, item in super().children())
 
     def append(self, layer: Module) -> None:
         self.layers.append(layer)
@@ -265,3 +255,15 @@ class ModuleList(Module):
 
     def __len__(self) -> int:
         return len(self.layers)
+
+
+class Sequential(ModuleList):
+    """Modules one after the other."""
+
+    def __init__(self, *layers: Module):
+        super().__init__(layers)
+
+    def forward(self, x: Any) -> Any:
+        for layer in self.layers:
+            x = layer(x)
+        return x

@@ -12,8 +12,10 @@ import numpy as np
 
 from tinytrain import ops, tensor
 from tinytrain.errors import InputError
+from tinytrain.nn.arguments import check_divides, check_sizes
+from tinytrain.nn.init import uniform
 from tinytrain.nn.layers import Conv1d, Linear
-from tinytrain.nn.module import Module, Parameter, uniform
+from tinytrain.nn.module import Module, Parameter
 from tinytrain.tensor import Tensor
 
 
@@ -21,6 +23,7 @@ class _Cell(Module):
     """Weights of a recurrent cell: `gates` blocks side by side."""
 
     def __init__(self, input_size: int, hidden_size: int, gates: int):
+        check_sizes(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
         start = uniform(1 / math.sqrt(hidden_size))
         self.weight_ih = Parameter((input_size, gates * hidden_size), start)
         self.weight_hh = Parameter((hidden_size, gates * hidden_size), start)
@@ -39,7 +42,7 @@ class LSTMCell(_Cell):
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__(input_size, hidden_size, 4)
 
-    def __call__(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None):
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None):
         h, c = state or (self.zeros(x), self.zeros(x))
         z = x @ self.weight_ih + self.bias_ih + h @ self.weight_hh + self.bias_hh
         i, f, g, o = ops.split(z, 4)
@@ -53,7 +56,7 @@ class GRUCell(_Cell):
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__(input_size, hidden_size, 3)
 
-    def __call__(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         h = self.zeros(x) if h is None else h
         ri, zi, ni = ops.split(x @ self.weight_ih + self.bias_ih, 3)
         rh, zh, nh = ops.split(h @ self.weight_hh + self.bias_hh, 3)
@@ -99,10 +102,7 @@ class MultiheadAttention(Module):
     """
 
     def __init__(self, embed_dim: int, num_heads: int, causal: bool = False):
-        if embed_dim % num_heads:
-            raise InputError(
-                f"MultiheadAttention: {embed_dim} does not divide into {num_heads} heads"
-            )
+        check_divides("MultiheadAttention", "num_heads", num_heads, embed_dim=embed_dim)
         self.query = Linear(embed_dim, embed_dim)
         self.key = Linear(embed_dim, embed_dim)
         self.value = Linear(embed_dim, embed_dim)
@@ -113,7 +113,7 @@ class MultiheadAttention(Module):
         n, t, e = x.shape
         return x.reshape(n, t, self.heads, e // self.heads).transpose(0, 2, 1, 3)
 
-    def __call__(
+    def forward(
         self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         memory = x if memory is None else memory
@@ -132,6 +132,7 @@ class CausalConv1d(Conv1d):
     """A convolution whose output at t sees no input after t; the length stays."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1):
+        check_sizes("CausalConv1d", kernel_size=kernel_size, dilation=dilation)
         before = (kernel_size - 1) * dilation
         super().__init__(
             in_channels, out_channels, kernel_size, padding=(before, 0), dilation=dilation

@@ -80,13 +80,32 @@ _unary("neg", lambda b, n, g: b.grad("neg", g))
 _unary("exp", lambda b, n, g: b.grad("mul", g, b.get(n.outs[0])), saves=("y0",))
 _unary("log", lambda b, n, g: b.grad("div", g, b.get(n.ins[0])), saves=("x0",))
 # From the output where it suffices: its buffer is then the next op's input as well.
-for _name in ("sqrt", "tanh", "sigmoid", "relu", "relu6"):
+for _name in ("sqrt", "tanh", "sigmoid"):
     _unary(
         _name,
         lambda b, n, g, vjp=f"{_name}_vjp": b.grad(vjp, g, b.get(n.outs[0])),
         saves=("y0",),
     )
     _unary_vjp(f"{_name}_vjp")
+for _name in ("relu", "relu6"):  # gates: a mask of one bit serves as well as the output
+    _unary(
+        _name,
+        lambda b, n, g, vjp=f"{_name}_vjp": b.gate(vjp, g, n.outs[0]),
+        saves=("y0",),
+    )
+    _unary_vjp(f"{_name}_vjp")
+
+
+def _gate_mask(y: Spec, gate):
+    return Spec((-(-y.size // 8),), "uint8")
+
+
+def _gate_mask_vjp(g: Spec, mask: Spec):
+    return g
+
+
+register("gate_mask", _gate_mask)
+register("gate_mask_vjp", _gate_mask_vjp, inplace=((0, 0),))
 for _name in ("abs", "silu", "gelu"):
     _unary(
         _name,

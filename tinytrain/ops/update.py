@@ -61,6 +61,13 @@ def _clip_factor(total: Spec, max_norm):
 register("clip_factor", _clip_factor, inplace=((0, 0),))  # min(1, max_norm / sqrt(total))
 
 
+def _copy(x: Spec):
+    return x
+
+
+register("copy", _copy, inplace=((0, 0),))
+
+
 def _check_finite(*xs: Spec):
     return Spec((), "uint32")
 

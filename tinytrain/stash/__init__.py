@@ -8,6 +8,6 @@ A policy is a module with two functions over the lowering `b` and a tape value `
 `POLICIES` maps their names; `keep` is the default.
 """
 
-from tinytrain.stash import keep
+from tinytrain.stash import keep, recompute, recompute_each
 
-POLICIES = {"keep": keep}
+POLICIES = {"keep": keep, "recompute": recompute, "recompute_each": recompute_each}
