@@ -1,20 +1,26 @@
 """The zoo: networks built from tinytrain's public names alone.
 
 `build(name)` makes a network with its default shapes, classes, loss and optimizer; every argument
-can be given instead. A network remembers its recipe, so that a checkpoint can build it again.
+can be given instead. `from_file("file.py:function")` makes one of your own. A network remembers
+its recipe, so that a checkpoint can build it again.
 """
 
 if __name__ == "models":
     raise ImportError("models is a folder of tinytrain's checkout: import tinytrain.models instead")
 
 import inspect
+import operator
 from typing import Any
 
 from tinytrain.errors import InputError
 from tinytrain.models.audio import DSCNN, Autoencoder
+from tinytrain.models.from_file import from_file, is_file, users_errors
 from tinytrain.models.image import VGG6, DigitsCNN, LeNet5, MobileNetV2, ResNet8
 from tinytrain.models.mlp import MLP
 from tinytrain.nn import Module, seeded
+from tinytrain.nn.arguments import check_sizes
+
+__all__ = ["ZOO", "build", "from_file", "from_recipe", "is_file", "names", "takes", "users_errors"]
 
 ZOO = {
     "mlp": MLP,
@@ -26,11 +32,17 @@ ZOO = {
     "mobilenetv2": MobileNetV2,
     "digits_cnn": DigitsCNN,
 }
+FLATTENING = ("mlp", "autoencoder")  # these take samples of any shape
 
 
 def names() -> list[str]:
     """The models that `build` knows."""
     return list(ZOO)
+
+
+def takes(name: str, argument: str) -> bool:
+    """Whether this model of the zoo has such an argument."""
+    return name in ZOO and argument in inspect.signature(ZOO[name]).parameters
 
 
 def build(
@@ -43,8 +55,9 @@ def build(
     """A network of the zoo.
 
     classes, input_shape  of one sample, channels last; default: the model's own.
-    seed                  of the initial weights.
+    seed                  of the initial weights, 0 to 2**63 - 1.
     options               the model's further arguments, such as norm="group" or width=0.5.
+    InputError for an unknown name or argument, and for sizes of which no network can be made.
     """
     if name not in ZOO:
         import difflib
@@ -61,24 +74,32 @@ def build(
             raise InputError(f"{name} takes no {argument!r}; it takes {', '.join(known)}")
     if input_shape is not None:
         arguments["input_shape"] = _shape(name, input_shape, known["input_shape"].default)
+    if classes is not None:
+        check_sizes(name, classes=classes)
     with seeded(seed):
-        net = kind(**arguments)
+        try:
+            net = kind(**arguments)
+        except (InputError, TypeError) as error:
+            said = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
+            raise InputError(f"{name}({said}) cannot be made: {error}") from error
     net.input_shape = arguments.get("input_shape", known["input_shape"].default)
     net.recipe = {"name": name, "seed": seed, **arguments}
     return net
 
 
 def _shape(name: str, shape: Any, default: tuple[int, ...]) -> tuple[int, ...]:
-    shape = tuple(shape)
-    if len(shape) != len(default) or not all(isinstance(n, int) and n > 0 for n in shape):
+    try:
+        sizes = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        sizes = ()
+    fits = len(sizes) == len(default) or (sizes and name in FLATTENING)
+    if not fits or min(sizes) < 1:
         wants = "(H, W, C)" if len(default) == 3 else f"{len(default)} sizes"
-        raise InputError(f"{name}: input_shape is {shape}, wants {wants} such as {default}")
-    return shape
+        raise InputError(f"{name}: input_shape is {shape!r}, wants {wants} such as {default}")
+    return sizes
 
 
 def from_recipe(recipe: dict[str, Any]) -> Module:
-    """The network that a checkpoint's header describes."""
+    """The network of the zoo that a checkpoint's header describes."""
     recipe = dict(recipe)
-    if "input_shape" in recipe:
-        recipe["input_shape"] = tuple(recipe["input_shape"])
     return build(recipe.pop("name"), **recipe)

@@ -32,7 +32,7 @@ class DSCNN(nn.Sequential):
 
 class Autoencoder(nn.Sequential):
     """Anomaly detection (MLPerf Tiny): 640-128-128-128-128-8-128-128-128-128-640, each hidden
-    layer with a norm and ReLU. `y` is `x`; `classes` is not used."""
+    layer with a norm and ReLU; any input shape is flattened, and given back. `y` is `x`."""
 
     loss = "mse"
 
@@ -54,3 +54,6 @@ class Autoencoder(nn.Sequential):
                 layers.append(nn.LayerNorm(b))
             layers.append(nn.ReLU())
         super().__init__(*layers, nn.Linear(widths[-1], size))
+
+    def forward(self, x):
+        return super().forward(x.flatten()).reshape(x.shape)

@@ -16,7 +16,7 @@ import numpy as np
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from hypothesis.strategies import SearchStrategy
 
-from tinytrain import ops, tensor
+from tinytrain import functions, ops, tensor
 from tinytrain.op import OPS
 
 Values = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -498,5 +498,5 @@ UPDATES = [
 def needed() -> set[str]:
     """The names that owe a gradient case: every row with a vjp, and every composite."""
     return {name for name, row in OPS.items() if row.vjp is not None} | {
-        function.__name__ for function in tensor.COMPOSITES
+        function.__name__ for function in functions.COMPOSITES
     }

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinytrain.lower import Program
 from tinytrain.op import OPS
 from tinytrain.plan import Plan, make_plan
 from tinytrain.run import POISON, Executor, HighWater, new_arena, run_fresh
+from tinytrain.steps import Program
 
 Values = dict[int, np.ndarray]
 

@@ -157,7 +157,7 @@ def test_plan_prints_a_table(run):
 def test_a_budget_that_does_not_fit_is_status_3(fails, ok):
     need = ok("plan", "lenet5", "--batch", "2")["arena_bytes"]
     line = fails("plan", "lenet5", "--batch", "2", "--ram", str(need - 7), status=3)
-    for part in (": 7 bytes", f"{need:,}", "alive at the peak", "layers."):
+    for part in (": 7 bytes", f"{need:,}", "alive at the peak", "weight"):
         assert part in line
     assert ok("plan", "lenet5", "--batch", "2", "--ram", str(need))["fits"] is True
     fails("plan", "lenet5", "--batch", "2", "--ram", str(need - 7), "--json", status=3)

@@ -20,9 +20,10 @@ from planned import check_sharing, fresh, high_water, leaf_values, planned_equal
 from tinytrain import ops, tensor
 from tinytrain.check import gradients
 from tinytrain.errors import NotFiniteError
-from tinytrain.lower import Decisions, Program, backward_of, lower
+from tinytrain.lower import Decisions, backward_of, lower
 from tinytrain.plan import make_plan
 from tinytrain.run import Executor
+from tinytrain.steps import Program
 from tinytrain.tensor import Tensor
 
 needs_numba = pytest.mark.skipif(
@@ -565,6 +566,23 @@ def _normed_by_itself(a, b):
     return [], (ops.layer_norm(y, y.reshape(-1), y.reshape(9)) * y).sum()
 
 
+def _normed_by_a_view_of_its_own(a, b):
+    """Nothing else reads y: over it the result may be written only if gamma lies elsewhere."""
+    y = a.reshape(1, 9) + b.reshape(1, 9)
+    return [ops.batch_norm(y, y.reshape(9), y.reshape(9))], (y * 1.0).sum()
+
+
+def _compared_with_itself(a, b):
+    """The loss may write its gradient over its input, but not where that is the target too."""
+    y = a + b
+    return [], ops.mse(y, y.reshape(-1).reshape(3, 3)) + (a * b).sum()
+
+
+def _divided_by_itself(a, b):
+    y = a + b
+    return [], (y / y.reshape(9).reshape(3, 3) * (a / b)).sum()
+
+
 def _matmul_with_itself(a, b):
     y = a + b
     return [y], (y @ y @ y.T).mean()
@@ -607,6 +625,9 @@ BY_HAND = [
     _gradient_through_two_slices,
     _row_is_a_view_of_the_matrix,
     _normed_by_itself,
+    _normed_by_a_view_of_its_own,
+    _compared_with_itself,
+    _divided_by_itself,
     _matmul_with_itself,
     _output_is_a_leaf,
     _output_twice,
@@ -615,6 +636,16 @@ BY_HAND = [
     _output_beside_the_loss,
     _product_with_a_constant_output,
 ]
+
+
+@pytest.mark.parametrize("build", BY_HAND, ids=lambda f: f.__name__.strip("_"))
+def test_hazards_of_inference(build) -> None:
+    outputs, loss = build(_leaf("a", (3, 3), "input"), _leaf("b", (3, 3)))
+    for ends in ((outputs, loss), (outputs[:1] or [loss], None)):
+        tape, leaves = tensor.tape_of(*ends)
+        program = lower(tape)
+        for inplace in (True, False):
+            planned_equals_fresh(program, leaf_values(program, leaves), "numpy", inplace)
 
 
 @pytest.mark.parametrize("momentum", [None, 0.9])

@@ -15,16 +15,20 @@ FLOORS = """
     op
     ops
     tape
+    steps
     stash
     lower
     inplace lifetime arena packing
     plan
     planfile report
+    solver
     budget
     run
     tensor
+    functions
     nn optim losses check data
     freeze
+    bound progress
     checkpoint trainer
     cli
 """

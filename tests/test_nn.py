@@ -112,7 +112,7 @@ def test_seeds_make_the_weights():
     assert not np.array_equal(a.ravel()[:50], b.ravel()[:50]), "each has a key of its own"
     net = models.build("lenet5", seed=3)
     _ = net[len(net) - 1].weight.data  # the last first
-    np.testing.assert_array_equal(net[0].weight.data, again["layers.0.weight"])
+    np.testing.assert_array_equal(net[0].weight.data, again["0.weight"])
 
 
 def test_weights_start_within_pytorchs_bound():

@@ -265,7 +265,7 @@ def test_a_budget_error_says_what_is_missing():
     assert error.exit_status == 3
     assert isinstance(error, MemoryError)
     text = str(error)
-    for part in ("1,000", f"{need:,}", f"{need - 1000:,}", "alive at the peak: ", "layers."):
+    for part in ("1,000", f"{need:,}", f"{need - 1000:,}", "alive at the peak: ", "weight"):
         assert part in text, text
     assert "\n" not in text
 

@@ -255,7 +255,7 @@ def test_parameters_are_views_of_the_arena():
     assert (net[0].weight.data != before).any()
     net[0].weight.data = before
     assert np.shares_memory(net[0].weight.data, t.arena)
-    assert (t.state()["layers.0.weight"] == before).all()
+    assert (t.state()["0.weight"] == before).all()
 
 
 # ---------------------------------------------------------------------------- optimizers
@@ -894,14 +894,14 @@ def test_a_class_without_a_sample_is_a_warning():
 
 def test_frozen_parameters_have_no_state_no_gradient_and_stay():
     net = small("resnet8")
-    frozen = [name for name, _ in net.named_parameters() if not name.startswith("layers.7")]
+    frozen = [name for name, _ in net.named_parameters() if not name.startswith("7")]
     for name, p in net.named_parameters():
         p.requires_grad = name not in frozen
     t = trainer(net, optimizer=optim.Adam())
     program = t.plan.program
     named = {leaf.name for leaf in program.leaves.values() if leaf.kind == "optimizer"}
     assert named == {
-        f"layers.7.{p}.{m}" for p in ("weight", "bias") for m in ("first_moment", "second_moment")
+        f"7.{p}.{m}" for p in ("weight", "bias") for m in ("first_moment", "second_moment")
     }
     assert not any("conv2d_vjp" in step.op for step in program.steps)
     before = net.state_dict()
@@ -910,7 +910,7 @@ def test_frozen_parameters_have_no_state_no_gradient_and_stay():
     after = net.state_dict()
     for name in frozen:
         assert (after[name] == before[name]).all(), name
-    assert (after["layers.7.weight"] != before["layers.7.weight"]).any()
+    assert (after["7.weight"] != before["7.weight"]).any()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
@@ -927,8 +927,8 @@ def test_frozen_layers_between_trained_ones_pass_the_gradient_on(optimizer):
     moved = {
         k for k, a in net.state_dict().items() if (a != before[k]).any() and "running" not in k
     }
-    assert moved == {"layers.0.weight"} | ({"layers.0.bias"} & moved)
-    change = before["layers.0.weight"] - net[0].weight.data
+    assert moved == {"0.weight"} | ({"0.bias"} & moved)
+    change = before["0.weight"] - net[0].weight.data
     strong = np.abs(twin[0].weight.grad) > 0.01  # more than the decay
     assert (np.sign(change) == np.sign(twin[0].weight.grad))[strong].all()
 

@@ -5,7 +5,16 @@ from tinytrain import _layout
 __path__ = _layout.search_path(__path__)
 __version__ = "0.1.0"
 
-from tinytrain import arena, check, losses, models, nn, ops, optim
+from tinytrain import (
+    arena,
+    check,
+    functions,  # noqa: F401  (puts the public functions into tinytrain.ops)
+    losses,
+    models,
+    nn,
+    ops,
+    optim,
+)
 from tinytrain.errors import BudgetError, InputError, NotFiniteError, TinytrainError
 from tinytrain.freeze import plan
 from tinytrain.plan import Plan

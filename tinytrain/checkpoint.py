@@ -1,18 +1,22 @@
 """Checkpoints: one `.npz` with every persistent array and a JSON header. Never pickled.
 
 A file is written aside and renamed, so that a reader finds the old one or the new one, whole.
+Reading one runs no code: a network that is not from the zoo is given by who restores it.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinytrain import losses, optim
 from tinytrain.errors import InputError
+from tinytrain.spec import ITEMSIZE, Spec
 
 if TYPE_CHECKING:
     from tinytrain.nn.module import Module
@@ -20,27 +24,24 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 HEADER = "tinytrain.json"
+POSITION = ("steps", "epoch", "within")
+
+# ---------------------------------------------------------------------------- writing
 
 
 def save(trainer: Trainer, path: str) -> None:
-    """Write everything that resuming needs."""
-    header = {
-        "format": FORMAT,
-        "model": getattr(trainer.net, "recipe", None),
-        "loss": losses.name_of(trainer.loss),
-        "optimizer": trainer.optimizer.config(),
-        "batch": trainer.batch,
-        "seed": trainer.seed,
-        "settings": trainer.settings,
-        "input_shape": [[list(s.shape), s.dtype] for s in trainer.samples],
-        "position": {"steps": trainer.steps, "epoch": trainer.epoch, "within": trainer.within},
-    }
-    arrays = {HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8), **trainer.state()}
+    """Write everything that resuming needs. InputError if something cannot be written as data:
+    a schedule or an optimizer of one's own."""
+    try:
+        text = json.dumps(_header(trainer), default=_plain)
+    except TypeError as error:
+        raise InputError(f"{path}: cannot be saved ({error})") from error
+    arrays = {HEADER: np.frombuffer(text.encode(), np.uint8), **trainer.state()}
     path = os.fspath(path)
     aside = f"{path}.{os.getpid()}.part"
     try:
         with open(aside, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            _write_npz(file, arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -53,48 +54,148 @@ def save(trainer: Trainer, path: str) -> None:
             os.remove(aside)
 
 
-def read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and arrays of a checkpoint; InputError if it is not a whole one."""
+def _header(trainer: Trainer) -> dict[str, Any]:
+    given = trainer.label_spec
+    labels = [given] if isinstance(given, Spec) else given
+    return {
+        "format": FORMAT,
+        "model": trainer.net.recipe,
+        "trainable": [n for n, p in trainer.net.named_parameters() if p.requires_grad],
+        "loss": losses.config_of(trainer.loss),
+        "optimizer": trainer.optimizer.config(),
+        "batch": trainer.batch,
+        "seed": trainer.seed,
+        "settings": trainer.settings,
+        "input_shape": [[s.shape, s.dtype] for s in trainer.samples],
+        "label_spec": None if labels is None else [[s.shape, s.dtype] for s in labels],
+        "position": {name: getattr(trainer, name) for name in POSITION},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r} is no plain data")
+
+
+def _write_npz(file: Any, arrays: dict[str, np.ndarray]) -> None:
+    """As np.savez, which takes no array called "file"."""
     import zipfile
 
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def read(
+    path: str, names: tuple[str, ...] | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays (all, or those of these names) of a checkpoint; InputError if it is not a
+    whole one."""
+    from tinytrain.data.npz import read_members
+
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop(HEADER).tobytes().decode())
+        arrays = read_members(Path(path), None if names is None else (HEADER, *names))
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    if HEADER not in arrays:
+        raise InputError(f"{path}: not a tinytrain checkpoint (it has no {HEADER})")
+    try:
+        header = json.loads(arrays.pop(HEADER).tobytes().decode())
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a whole tinytrain checkpoint ({error})") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of format {FORMAT}; save it again")
     return header, arrays
 
 
+def model_of(path: str) -> str | None:
+    """What the network was made from: a name of the zoo, `file.py:function`, or None."""
+    recipe = read(path, names=())[0].get("model")
+    name = recipe.get("name") if isinstance(recipe, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def restore(make: type[Trainer], path: str, net: Module | None, changes: dict[str, Any]) -> Trainer:
     """`make`, called as it was for the trainer that wrote this file but for the `changes`."""
-    from tinytrain.spec import Spec
-
     header, arrays = read(path)
-    if net is None:
-        if header["model"] is None:
-            raise InputError(f"{path}: its network is not from the zoo; give it as net=")
-        from tinytrain import models
-
-        net = models.from_recipe(header["model"])
-    loss = changes.pop("loss", header["loss"])
-    if loss is None:
+    try:
+        net = _network(header["model"]) if net is None else net
+        arguments = {**_arguments(make, header), **changes}
+        _freeze(net, header["trainable"])
+        _position(header)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{path}: its header is not a checkpoint's ({what}); save it again"
+        ) from error
+    if arguments["loss"] is None:
         raise InputError(f"{path}: its loss is a function of yours; give it as loss=")
-    arguments = {
-        "optimizer": optim.from_config(header["optimizer"]),
-        "batch": header["batch"],
-        "seed": header["seed"],
-        "input_shape": [Spec(tuple(shape), dtype) for shape, dtype in header["input_shape"]],
-        **header["settings"],
-        **changes,
-    }
-    trainer = make(net, loss, **arguments)
+    try:
+        trainer = make(net, **arguments)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     apply(trainer, path, header, arrays)
     return trainer
+
+
+def _network(recipe: dict[str, Any] | None) -> Module:
+    from tinytrain import models
+
+    if recipe is None:
+        raise InputError("its network is not from the zoo; give it as net=")
+    if models.is_file(recipe["name"]):
+        raise InputError(f"its network is made by {recipe['name']}; make it and give it as net=")
+    return models.from_recipe(recipe)
+
+
+def _arguments(make: type[Trainer], header: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of Trainer that a header holds."""
+    known, settings = inspect.signature(make).parameters, header["settings"]
+    for name in settings:
+        if name not in known:
+            raise InputError(f"its header has a setting {name!r}, which this version does not know")
+    labels = header["label_spec"]
+    return {
+        **settings,
+        "loss": None if header["loss"] is None else losses.from_config(header["loss"]),
+        "optimizer": optim.from_config(header["optimizer"]),
+        "batch": header["batch"],
+        "seed": int(header["seed"]),
+        "input_shape": _specs(header["input_shape"]),
+        "label_spec": None if labels is None else _specs(labels),
+    }
+
+
+def _specs(listed: list[Any]) -> list[Spec]:
+    specs = [Spec(tuple(int(n) for n in shape), dtype) for shape, dtype in listed]
+    for spec in specs:
+        if spec.dtype not in ITEMSIZE:
+            raise InputError(f"its header names the dtype {spec.dtype!r}, which is none of ours")
+    return specs
+
+
+def _freeze(net: Module, trainable: list[str]) -> None:
+    parameters = dict(net.named_parameters())
+    odd = sorted(set(trainable) - set(parameters))
+    if odd:
+        raise InputError(f"does not fit this network ({odd[0]!r} is in the file only)")
+    for name, p in parameters.items():
+        p.requires_grad = name in trainable
+
+
+def _position(header: dict[str, Any]) -> dict[str, int]:
+    position = {name: int(header["position"][name]) for name in POSITION}
+    if min(position.values()) < 0:
+        raise InputError(f"its header's position is {position}, wants numbers from 0")
+    return position
 
 
 def apply(
@@ -106,9 +207,13 @@ def apply(
         odd = sorted(set(state) ^ set(arrays))[0]
         raise InputError(f"{path}: does not fit this network ({odd!r} is on one side only)")
     for name, view in state.items():
-        if arrays[name].shape != view.shape or arrays[name].dtype != view.dtype:
-            raise InputError(f"{path}: {name} is {arrays[name].shape}, the network's {view.shape}")
+        a = arrays[name]
+        if a.shape != view.shape or a.dtype != view.dtype:
+            raise InputError(
+                f"{path}: {name} is {a.dtype}{list(a.shape)}, the network's "
+                f"{view.dtype}{list(view.shape)}"
+            )
     for name, view in state.items():
         view[...] = arrays[name]
-    for name, value in header["position"].items():
-        setattr(trainer, name, int(value))
+    for name, value in _position(header).items():
+        setattr(trainer, name, value)

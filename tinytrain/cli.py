@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
-import json
+import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 from tinytrain.errors import BudgetError, InputError, TinytrainError
 
+BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
 BENCHES = ("arena", "plans", "imports", "fashion")
 
@@ -25,10 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _warn(message)
+            return arguments.run(arguments) or 0
     except TinytrainError as error:
-        print(f"tinytrain: error: {error}", file=sys.stderr)
-        return error.exit_status
+        return _fail(str(error), error.exit_status)
+    except MemoryError as error:
+        return _fail(f"not enough memory on this machine ({error}); take a smaller --batch", 2)
     except KeyboardInterrupt:
         print("tinytrain: interrupted", file=sys.stderr)
         return 130
@@ -36,8 +40,17 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        print(f"tinytrain: error: {error.filename or ''}: {error.strerror}", file=sys.stderr)
-        return 2
+        return _fail(f"{error.filename or ''}: {error.strerror}", 2)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"tinytrain: error: {message}", file=sys.stderr)
+    return status
+
+
+def _warn(message: Any) -> None:
+    """One line, without the line of this package that it came from."""
+    print(f"tinytrain: warning: {message}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,16 +85,26 @@ def _parser() -> argparse.ArgumentParser:
     train = command("train", _train, "train a model on data and save it")
     _model_arguments(train)
     train.add_argument("--data", required=True, help="folder, .npz, IDX or CSV file")
-    train.add_argument("--epochs", type=int, default=5)
+    train.add_argument("--epochs", type=int, default=5, help="so many (more) epochs; default 5")
     train.add_argument("--lr", type=float, help="learning rate")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--seed", type=int, help="of the weights and the shuffling; default 0")
     train.add_argument("--backend", default="auto", help="auto, numpy or numba")
     train.add_argument("--save", help="file to write when done (.npz)")
-    train.add_argument("--resume", help="checkpoint to go on from")
+    train.add_argument(
+        "--resume",
+        metavar="F",
+        help="checkpoint of MODEL to go on from; of the other arguments only --ram, --policy, "
+        "--batch, --lr and --backend can then be changed",
+    )
 
     evaluate = command("eval", _eval, "measure a saved model on data")
     evaluate.add_argument("file", help="checkpoint written by train --save")
     evaluate.add_argument("--data", required=True, help="folder, .npz, IDX or CSV file")
+    evaluate.add_argument(
+        "--model",
+        help="file.py:function that makes the network; default: the one it was trained with, "
+        "which is run",
+    )
     evaluate.add_argument("--backend", default="auto", help="auto, numpy or numba")
 
     command("models", _models, "list the models of the zoo")
@@ -97,10 +120,12 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", help="shape of one sample, such as 32,32,3")
     parser.add_argument("--classes", type=int, help="number of classes")
     parser.add_argument("--norm", help="batch, group or none, for convolutional nets of the zoo")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, help=f"samples of an update; default {BATCH}")
     parser.add_argument("--ram", help="budget, such as 256K (default: no limit)")
-    parser.add_argument("--policy", default="auto", help="auto or keep")
-    parser.add_argument("--optimizer", help="sgd, momentum, adam or adamw")
+    parser.add_argument("--policy", help="auto (the default) or keep")
+    parser.add_argument(
+        "--optimizer", help="sgd, momentum, adam or adamw; default: the model's own, or sgd"
+    )
 
 
 # ---------------------------------------------------------------------------- models
@@ -118,88 +143,66 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     return shape
 
 
-def _build(arguments: argparse.Namespace, **found: Any) -> Any:
-    """The model that MODEL names; `found` are values read from the data."""
+def _build(arguments: argparse.Namespace, found: Any = None) -> Any:
+    """The model that MODEL names; what is not said is read from the data `found`."""
     from tinytrain import models
 
-    name, shape = arguments.model, _shape(arguments.input) or found.get("input_shape")
-    classes = arguments.classes or found.get("classes")
-    if ":" in name:
-        net = _from_file(name)
-        if shape is not None:
-            net.input_shape = shape
+    name, shape, classes = arguments.model, _shape(arguments.input), arguments.classes
+    seed = getattr(arguments, "seed", None) or 0
+    of_data = None if found is None else found.x.shape[1:]
+    if models.is_file(name):
+        net = models.from_file(name, shape, seed)
+        net.input_shape = net.input_shape or of_data
+        if net.input_shape is None:
+            raise InputError(f"{name}: the shape of a sample is not known; give it as --input")
         return net
+    if classes is None and found is not None and models.takes(name, "classes"):
+        classes = _classes(found)
     options = {} if arguments.norm is None else {"norm": arguments.norm}
-    if name == "autoencoder":
-        classes = None
-    seed = getattr(arguments, "seed", 0)
-    return models.build(name, classes=classes, input_shape=shape, seed=seed, **options)
+    return models.build(name, classes=classes, input_shape=shape or of_data, seed=seed, **options)
 
 
-def _from_file(name: str) -> Any:
-    """`file.py:function`: the Module that the function returns."""
-    from tinytrain.nn import Module
+def _classes(found: Any) -> int | None:
+    """The number of classes in the data, if it has labels."""
+    if found.classes is not None:
+        return len(found.classes)
+    return None if found.y is None or found.y.dtype.kind == "f" else int(found.y.max()) + 1
 
-    path, _, function = name.rpartition(":")
-    if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such file; MODEL is a zoo name or file.py:function")
-    spec = importlib.util.spec_from_file_location("tinytrain_user_model", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        make = getattr(module, function)
-        net = make()
-    except TinytrainError:
-        raise
-    except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise InputError(f"{name}: could not be made ({what})") from error
-    if not isinstance(net, Module):
-        raise InputError(f"{name}: returned {type(net).__name__}, wants a tinytrain.nn.Module")
-    return net
+
+def _optimizer(arguments: argparse.Namespace, net: Any) -> Any:
+    """The one that is asked for, or the model's own, or plain SGD."""
+    from tinytrain import optim
+
+    chosen = arguments.optimizer or getattr(net, "optimizer", None) or "sgd"
+    return optim.by_name(chosen) if isinstance(chosen, str) else chosen
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that every plan takes, where they are given."""
+    given = {name: getattr(arguments, name) for name in ("batch", "ram", "policy")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 # ---------------------------------------------------------------------------- commands
 
 
 def _emit(arguments: argparse.Namespace, result: dict[str, Any], text: str) -> None:
-    print(json.dumps(result) if arguments.json else text)
+    from tinytrain.report import as_json
 
-
-def plan_json(plan: Any) -> dict[str, Any]:
-    """A plan's figures, in bytes and counts, under the public keys."""
-    return {
-        "arena_bytes": plan.arena_bytes,
-        "lower_bound_bytes": plan.lower_bound,
-        "persistent_bytes": plan.persistent_bytes,
-        "breakdown": plan.breakdown(),
-        "fits": plan.fits,
-        "ram_bytes": plan.ram,
-        "smallest_ram_bytes": plan.smallest_ram_bytes,
-        "microbatch": plan.batch,
-        "policies": plan.policies,
-        "steps": len(plan.program.steps),
-        "macs": plan.macs,
-        "extra_macs_ratio": plan.extra_macs_ratio,
-    }
+    print(as_json(result) if arguments.json else text)
 
 
 def _plan(arguments: argparse.Namespace) -> None:
     import tinytrain as tt
+    from tinytrain.report import plan_figures
 
     net = _build(arguments)
-    plan = tt.plan(
-        net,
-        optimizer=arguments.optimizer,
-        batch=arguments.batch,
-        ram=arguments.ram,
-        policy=arguments.policy,
-    )
+    optimizer = _optimizer(arguments, net)
+    with tt.models.users_errors(arguments.model):
+        plan = tt.plan(net, optimizer=optimizer, **_settings(arguments))
     if arguments.svg:
         plan.to_svg(arguments.svg)
-    _emit(arguments, {"model": arguments.model, **plan_json(plan)}, str(plan))
+    _emit(arguments, {"model": arguments.model, **plan_figures(plan)}, str(plan))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -217,7 +220,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     if not arguments.json:
         print(f"digits_cnn, {net.count_parameters():,} parameters, {trainer.optimizer}\n")
         print(f"{trainer.plan}\n", flush=True)
-    losses = trainer.fit(train.x, train.y, epochs=arguments.epochs)
+    losses = _fit(trainer, train.x, train.y, arguments)
     result = trainer.evaluate(test.x, test.y)
     seconds = time.perf_counter() - begin
     report = {
@@ -274,18 +277,21 @@ def _read_data(path: str, part: str | None = None) -> Any:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    import tinytrain as tt
+    from tinytrain.report import table
 
     found = _read_data(arguments.data, "train")
-    if arguments.save and not Path(arguments.save).resolve().parent.is_dir():
-        raise InputError(f"--save {arguments.save}: the folder does not exist; make it first")
-    if arguments.resume:
-        trainer = tt.Trainer.restore(arguments.resume, backend=arguments.backend)
-    else:
-        trainer = _new_trainer(arguments, found)
-    y = found.x if found.y is None else found.y
+    if arguments.classes is None:  # the loader has named a class without a sample
+        warnings.filterwarnings("ignore", "y: no sample of class")
+    if arguments.save:
+        _check_place(arguments.save)
+    trainer = _resumed(arguments) if arguments.resume else _new_trainer(arguments, found)
+    y = _labels(trainer, found, arguments.data)
+    heading = f"{trainer.plan}\n\n"
+    if sys.stdout.isatty() and not arguments.json:  # elsewhere nothing is printed unless it works
+        print(heading, end="", flush=True)
+        heading = ""
     begin = time.perf_counter()
-    losses = trainer.fit(found.x, y, epochs=arguments.epochs)
+    losses = _fit(trainer, found.x, y, arguments)
     seconds = time.perf_counter() - begin
     result = trainer.evaluate(found.x, y)
     if arguments.save:
@@ -302,42 +308,88 @@ def _train(arguments: argparse.Namespace) -> None:
         "backend": trainer.backend,
         "saved": arguments.save,
     }
-    rows = [
-        (f"epoch {trainer.epoch - len(losses) + k + 1}", f"{v:.4f}") for k, v in enumerate(losses)
-    ]
-    from tinytrain.report import table
-
+    first = trainer.epoch - len(losses) + 1
+    rows = [(f"epoch {first + k}", f"{v:.4f}") for k, v in enumerate(losses)]
     text = (
-        f"{trainer.plan}\n\n{table(('epoch', 'mean loss'), rows)}\n\n{trainer.steps:,} updates, "
+        f"{heading}{table(('epoch', 'mean loss'), rows)}\n\n{trainer.steps:,} updates, "
         f"{seconds:.1f} s ({trainer.backend}), on the training data {_words(result)}"
         + (f"\nsaved to {arguments.save}" if arguments.save else "")
     )
     _emit(arguments, report, text)
 
 
+def _check_place(path: str) -> None:
+    """InputError where a file could not be written, before hours of training."""
+    folder = Path(path).resolve().parent
+    if Path(path).is_dir():
+        raise InputError(f"--save {path}: this is a folder; name a file in it")
+    if not folder.is_dir():
+        raise InputError(f"--save {path}: the folder does not exist; make it first")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"--save {path}: the folder cannot be written to; choose another")
+
+
 def _new_trainer(arguments: argparse.Namespace, found: Any) -> Any:
     import tinytrain as tt
 
-    classes = None if found.y is None or found.y.dtype.kind == "f" else int(found.y.max()) + 1
-    if found.classes is not None:
-        classes = len(found.classes)
-    net = _build(arguments, input_shape=found.x.shape[1:], classes=classes)
-    optimizer = arguments.optimizer or getattr(net, "optimizer", None) or "momentum"
-    if isinstance(optimizer, str):
-        optimizer = tt.optim.by_name(optimizer)
+    net = _build(arguments, found)
+    optimizer = _optimizer(arguments, net)
     if arguments.lr is not None:
-        optimizer = tt.optim.from_config(
-            {**optimizer.config(), "lr": {"name": "ConstantLR", "lr": arguments.lr}}
-        )
-    return tt.Trainer(
-        net,
-        optimizer=optimizer,
-        batch=arguments.batch,
-        ram=arguments.ram,
-        policy=arguments.policy,
-        backend=arguments.backend,
-        seed=arguments.seed,
-    )
+        optimizer = optimizer.with_lr(arguments.lr)
+    more = {"backend": arguments.backend, "seed": arguments.seed or 0}
+    with tt.models.users_errors(arguments.model):
+        return tt.Trainer(net, optimizer=optimizer, **_settings(arguments), **more)
+
+
+def _resumed(arguments: argparse.Namespace) -> Any:
+    """The trainer of --resume, with what may be changed changed."""
+    for name in ("optimizer", "seed", "input", "classes", "norm"):
+        if getattr(arguments, name) is not None:
+            raise InputError(f"--{name}: the checkpoint of --resume says this; leave it out")
+    more = {"backend": arguments.backend, **_settings(arguments)}
+    trainer = _restored(arguments.resume, arguments.model, more)
+    if arguments.lr is not None:
+        trainer.optimizer = trainer.optimizer.with_lr(arguments.lr)
+    return trainer
+
+
+def _restored(path: str, model: str | None, changes: dict[str, Any]) -> Any:
+    """The trainer of a checkpoint; `model` says what made its network, if the user does."""
+    import tinytrain as tt
+    from tinytrain import checkpoint, models
+
+    held = checkpoint.model_of(path)
+    name = model or held
+    if name is None:
+        raise InputError(f"{path}: holds a network of your own; give file.py:function as --model")
+    if not models.is_file(name) and name != held:
+        raise InputError(f"{path}: holds {held}, not {name}; name the model that it was saved from")
+    if model is None and models.is_file(name) and not Path(name.rpartition(":")[0]).is_file():
+        raise InputError(f"{path}: {name} made its network, but is not here; give it as --model")
+    net = models.from_file(name) if models.is_file(name) else None
+    with models.users_errors(name):
+        return tt.Trainer.restore(path, net, **changes)
+
+
+def _labels(trainer: Any, found: Any, path: str) -> Any:
+    """What the outputs are compared with: the labels, or the input where the loss allows it."""
+    from tinytrain import losses
+
+    if found.y is None and losses.takes_classes(trainer.loss):
+        raise InputError(f"{path}: holds no labels (y), and this network tells classes apart")
+    return found.x if found.y is None else found.y
+
+
+def _fit(trainer: Any, x: Any, y: Any, arguments: argparse.Namespace) -> list[float]:
+    """Each epoch's mean loss; where nobody sees a progress bar, a line for each on stderr."""
+    if arguments.epochs < 0:
+        raise InputError(f"--epochs {arguments.epochs}: wants 0 or more")
+    losses = []
+    for _ in range(arguments.epochs):
+        losses += trainer.fit(x, y, epochs=1)
+        if not (arguments.json or sys.stderr.isatty()):
+            print(f"epoch {trainer.epoch}: mean loss {losses[-1]:.4f}", file=sys.stderr, flush=True)
+    return losses
 
 
 def _words(result: dict[str, float]) -> str:
@@ -347,11 +399,9 @@ def _words(result: dict[str, float]) -> str:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    import tinytrain as tt
-
-    trainer = tt.Trainer.restore(arguments.file, backend=arguments.backend)
+    trainer = _restored(arguments.file, arguments.model, {"backend": arguments.backend})
     found = _read_data(arguments.data, "test")
-    result = trainer.evaluate(found.x, found.x if found.y is None else found.y)
+    result = trainer.evaluate(found.x, _labels(trainer, found, arguments.data))
     report = {**result, "samples": len(found), "backend": trainer.backend}
     _emit(arguments, report, f"{len(found):,} samples: {_words(result)}")
 
@@ -380,7 +430,7 @@ def _bench(arguments: argparse.Namespace) -> None:
         module = importlib.import_module(f"tinytrain.bench.{case}")
         results[case] = module.run(arguments.data, json=arguments.json)
     if arguments.json:
-        print(json.dumps(results))
+        _emit(arguments, results, "")
 
 
 if __name__ == "__main__":

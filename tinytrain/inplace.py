@@ -7,8 +7,8 @@ bytes; a value with a home is written to its leaf's buffer.
 
 from __future__ import annotations
 
-from tinytrain.lower import Program, Step
 from tinytrain.op import OPS
+from tinytrain.steps import Program, Step
 
 
 class Sharing:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tinytrain.inplace import share_buffers
-from tinytrain.lower import Program
+from tinytrain.steps import Program
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ giving `y` as the pair (labels, mask). The mean is over what counts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 from tinytrain import ops
 from tinytrain.errors import InputError
+from tinytrain.nn.arguments import check_numbers
 from tinytrain.spec import Spec
 from tinytrain.tensor import Tensor
 
@@ -20,8 +20,7 @@ class CrossEntropy:
     """Mean of -log softmax(outputs)[label]; integer labels. Outputs (..., classes)."""
 
     def __init__(self, label_smoothing: float = 0.0):
-        if not (isinstance(label_smoothing, Real) and 0 <= label_smoothing < 1):
-            raise InputError(f"label_smoothing is {label_smoothing!r}; wants a number in [0, 1)")
+        check_numbers("CrossEntropy", label_smoothing=label_smoothing)
         self.label_smoothing = float(label_smoothing)
 
     def __call__(self, outputs: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:

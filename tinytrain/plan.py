@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from tinytrain import arena
 from tinytrain.errors import BudgetError
 from tinytrain.lifetime import Buffer, Layout, buffers_of, key_of, live_bytes
-from tinytrain.lower import Program
 from tinytrain.op import OPS
+from tinytrain.steps import Program
 
 ALIGN = 16
 KINDS = ("parameters", "optimizer", "gradients", "activations", "stash", "workspace", "io", "slack")

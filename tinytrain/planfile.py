@@ -9,10 +9,10 @@ from typing import Any
 
 from tinytrain.errors import InputError
 from tinytrain.lifetime import Buffer
-from tinytrain.lower import Program, Step
 from tinytrain.op import OPS
 from tinytrain.plan import Plan
 from tinytrain.spec import Spec
+from tinytrain.steps import Program, Step
 from tinytrain.tape import Leaf, Tape
 
 FORMAT = 1

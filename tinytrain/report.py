@@ -1,8 +1,11 @@
-"""Plans as people look at them: tables that line up, and a picture of the arena as SVG."""
+"""Plans as people and programs look at them: tables that line up, a picture of the arena as SVG,
+figures for JSON."""
 
 from __future__ import annotations
 
 import itertools
+import json
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -65,6 +68,37 @@ def plan_text(plan: Plan) -> str:
             shown + (f"\n... and {more} smaller ones" if more > 0 else ""),
         ]
     )
+
+
+def plan_figures(plan: Plan) -> dict[str, Any]:
+    """A plan's figures, in bytes and counts, under the public keys."""
+    return {
+        "arena_bytes": plan.arena_bytes,
+        "lower_bound_bytes": plan.lower_bound,
+        "persistent_bytes": plan.persistent_bytes,
+        "breakdown": plan.breakdown(),
+        "fits": plan.fits,
+        "ram_bytes": plan.ram,
+        "smallest_ram_bytes": plan.smallest_ram_bytes,
+        "microbatch": plan.batch,
+        "policies": plan.policies,
+        "steps": len(plan.program.steps),
+        "macs": plan.macs,
+        "extra_macs_ratio": plan.extra_macs_ratio,
+    }
+
+
+def as_json(result: Any) -> str:
+    """One line of JSON, which knows no NaN and no infinity: these are null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(result), allow_nan=False)
 
 
 def plan_svg(plan: Plan) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from tinytrain.errors import InputError, NotFiniteError
-from tinytrain.lower import Program, Step
 from tinytrain.op import OPS
 from tinytrain.plan import Plan
 from tinytrain.spec import Spec
+from tinytrain.steps import Program, Step
 
 POISON = 0xFF  # a NaN in float32, so that a dead byte that is read shows
 CANARIES = (0xA5, 0x5A)
@@ -150,8 +150,8 @@ def new_arena(nbytes: int) -> np.ndarray:
         raw = np.full(nbytes + ALIGNMENT, CANARIES[0], np.uint8)
     except (MemoryError, ValueError) as error:
         raise InputError(
-            f"the plan wants {nbytes:,} bytes, more than this machine gives; use a smaller batch, "
-            f"or name a budget with ram="
+            f"the plan wants {nbytes:,} bytes, more memory than this machine has; use a smaller "
+            f"batch, or name a budget with ram="
         ) from error
     start = -raw.__array_interface__["data"][0] % ALIGNMENT
     return raw[start : start + nbytes]

@@ -7,13 +7,13 @@ step touches lies there; inference runs in the same bytes.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinytrain import budget, checkpoint, data, losses
+from tinytrain.bound import Bound, load
 from tinytrain.errors import InputError, NotFiniteError
 from tinytrain.freeze import (
     Frozen,
@@ -26,19 +26,10 @@ from tinytrain.freeze import (
 )
 from tinytrain.lower import lower
 from tinytrain.nn.module import Module, Parameter
-from tinytrain.op import OPS
 from tinytrain.plan import Plan, make_plan
-from tinytrain.run import Executor, HighWater, choose_backend, new_arena
-from tinytrain.tensor import check_range
+from tinytrain.progress import Progress
+from tinytrain.run import Executor, choose_backend, new_arena
 
-MOVES = (
-    "reshape",
-    "transpose",
-    "concat",
-    "slice",
-    "pad",
-    "broadcast_to",
-)  # values stay as they are
 SEED_MIX = 0x9E3779B9  # of dropout's key, so that seed 0 is not the hash's fixed point
 
 
@@ -92,7 +83,7 @@ class Trainer:
         frozen = training_tape(net, self.samples, batch, self.loss, label_spec)
         self.plan: Plan = budget.choose(frozen.tape, self.optimizer, batch, **self.settings)
         self.arena = new_arena(self.plan.arena_bytes)
-        self._bound: dict[tuple[str, int], _Bound] = {}
+        self._bound: dict[tuple[str, int], Bound] = {}
         self._infer_batch = batch
         self.steps = 0  # updates made
         self.epoch = 0  # epochs finished
@@ -101,10 +92,10 @@ class Trainer:
         train = self._bound["train", batch] = self._bind(frozen, self.plan)
         self._fill_persistent(train)
 
-    def _bind(self, frozen: Frozen, plan: Plan) -> _Bound:
-        return _Bound(frozen, plan, Executor(plan, self.backend, self.arena))
+    def _bind(self, frozen: Frozen, plan: Plan) -> Bound:
+        return Bound(frozen, plan, Executor(plan, self.backend, self.arena))
 
-    def _fill_persistent(self, train: _Bound) -> None:
+    def _fill_persistent(self, train: Bound) -> None:
         """Move the network into the arena; optimizer state starts at zero."""
         program = self.plan.program
         for v, leaf in program.leaves.items():
@@ -119,7 +110,7 @@ class Trainer:
 
     # ------------------------------------------------------------------ plans of other sizes
 
-    def _for(self, what: str, n: int) -> _Bound:
+    def _for(self, what: str, n: int) -> Bound:
         """The bound plan for `n` samples: "train", "predict" or "evaluate"."""
         if (what, n) not in self._bound:
             if what == "train":
@@ -139,7 +130,7 @@ class Trainer:
             self._bound[what, n] = self._bind(frozen, plan)
         return self._bound[what, n]
 
-    def _for_inference(self, what: str, left: int) -> _Bound:
+    def _for_inference(self, what: str, left: int) -> Bound:
         """A plan for as many of the `left` samples as fit the arena at once."""
         while True:
             n = min(self._infer_batch, left)
@@ -203,7 +194,7 @@ class Trainer:
     def _key(self) -> tuple[int, int, int]:
         return (self.seed ^ SEED_MIX) & 0xFFFFFFFF, self.steps & 0xFFFFFFFF, 0
 
-    def _load(self, bound: _Bound, xs: Sequence[Any], ys: Sequence[Any]) -> None:
+    def _load(self, bound: Bound, xs: Sequence[Any], ys: Sequence[Any]) -> None:
         for what, given, views, limits in (
             ("x", xs, bound.inputs, bound.input_limits),
             ("y", ys, bound.labels, bound.label_limits),
@@ -246,7 +237,7 @@ class Trainer:
         order = list(data.batches(n, self.batch, self.seed, self.epoch, drop_last))
         order = order[-(-self.within // self.batch) :]
         total = seen = 0.0
-        with progress_bar(f"epoch {self.epoch + 1}", len(order), progress) as bar:
+        with Progress(f"epoch {self.epoch + 1}", len(order), progress) as bar:
             for pick in order:
                 part = tuple(a[pick] for a in ys)
                 loss = self.step(tuple(a[pick] for a in xs), part)
@@ -317,7 +308,7 @@ class Trainer:
         masked = len(ys) == 2 and losses.takes_mask(self.loss)
         return float(ys[1].sum()) if masked else float(n)
 
-    def _slices(self, what: str, n: int) -> Iterator[tuple[_Bound, int, int]]:
+    def _slices(self, what: str, n: int) -> Iterator[tuple[Bound, int, int]]:
         begin = 0
         while begin < n:
             bound = self._for_inference(what, n - begin)
@@ -358,84 +349,6 @@ class Trainer:
         return trainer
 
 
-class _Bound:
-    """A frozen step bound to the arena: views of what the host writes and reads."""
-
-    def __init__(self, frozen: Frozen, plan: Plan, executor: Executor):
-        self.frozen, self.plan, self.executor = frozen, plan, executor
-        view, tape = executor.view, frozen.tape
-        self.inputs = [view(v) for v in frozen.inputs]
-        self.labels = [view(v) for v in frozen.labels]
-        self.outputs = [view(v) for v in tape.outputs] if not plan.program.marks else []
-        self.loss = view(tape.loss) if tape.loss is not None else np.zeros((), np.float32)
-        leaves = plan.program.leaves
-        self.hyper = {x.name: view(v) for v, x in leaves.items() if x.kind == "hyper"}
-        stays = plan.layout.offsets
-        self.constants = [
-            (view(v), frozen.leaves[v].data)
-            for v, x in leaves.items()
-            if x.kind == "constant" and (x.kind, x.name) not in stays
-        ]
-        self.water = HighWater(executor.arena, plan.layout.end)
-        limits = index_limits(frozen)
-        self.input_limits = [limits.get(v) for v in frozen.inputs]
-        self.label_limits = [limits.get(v) for v in frozen.labels]
-        self.written = [*self.inputs, *self.labels, *(v for v, _ in self.constants)]
-
-    def run(self) -> None:
-        """One step; the first ones are painted, to measure how high they write."""
-        self.water.before(self.written)
-        self.executor.run()
-        self.water.after()
-
-
-def index_limits(frozen: Frozen) -> dict[int, int]:
-    """For each leaf of integers, the bound that the ops reading it set. InputError for indices
-    that are computed, for nobody could check them before a step."""
-    limits: dict[int, int] = {}
-    specs = frozen.tape.specs
-    maker = {n.outs[0]: n for n in frozen.tape.nodes}
-    for node in frozen.tape.nodes:
-        rule = OPS[node.op].indexes
-        if rule is None:
-            continue
-        bound = rule[1]([None if v is None else specs[v] for v in node.ins], node.attrs)
-        todo = [node.ins[rule[0]]]
-        while todo:
-            v = todo.pop()
-            if v in maker:
-                if maker[v].op not in MOVES:
-                    raise InputError(
-                        f"{node.op}: its indices come from {maker[v].op}; give them as an input"
-                    )
-                todo += maker[v].ins
-            elif v is not None:
-                limits[v] = min(limits.get(v, bound), bound)
-                if frozen.tape.leaves[v].kind == "constant":
-                    check_range(f"{node.op}: indices", frozen.leaves[v].data, bound)
-    return limits
-
-
-def load(what: str, array: Any, view: np.ndarray, limit: int | None) -> None:
-    """Copy an array into the arena; InputError unless shape, dtype and range fit."""
-    a = np.asarray(array)
-    if a.shape != view.shape:
-        raise InputError(f"{what}: got shape {a.shape}, the network wants {view.shape}")
-    if a.dtype.kind not in "fiub":
-        raise InputError(f"{what}: dtype {a.dtype} is not a number; convert it first")
-    if view.dtype.kind in "iu":
-        if a.dtype.kind == "f":
-            raise InputError(f"{what}: wants integers (class numbers), got {a.dtype}")
-        if limit is not None:
-            check_range(what, a, limit)
-        view[...] = a
-    elif a.dtype == np.uint8 and what == "x":
-        np.divide(a, np.float32(255), out=view)
-    else:
-        with np.errstate(over="ignore"):  # what overflows is infinite, which the guard finds
-            view[...] = a
-
-
 def _arrays(what: str, x: Any) -> tuple[np.ndarray, ...]:
     """One array, or a tuple of several, as arrays; None is none at all."""
     given = x if isinstance(x, tuple) else () if x is None else (x,)
@@ -451,33 +364,3 @@ def _count(xs: Sequence[Any], batch: int) -> int:
     if not shape or not 1 <= shape[0] <= batch:
         raise InputError(f"x: got shape {shape}; a step takes 1 to {batch} samples, batch first")
     return shape[0]
-
-
-class progress_bar:
-    """tqdm where it is installed, else a plain line at the end; None: only on a terminal."""
-
-    def __init__(self, title: str, total: int, show: bool | None):
-        self.title, self.total, self.mean = title, total, math.nan
-        self.show = sys.stderr.isatty() if show is None else show
-        self.bar: Any = None
-
-    def __enter__(self) -> progress_bar:
-        if self.show:
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                return self
-            self.bar = tqdm(total=self.total, desc=self.title, unit="step", file=sys.stderr)
-        return self
-
-    def advance(self, mean: float) -> None:
-        self.mean = mean
-        if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
-            self.bar.update()
-
-    def __exit__(self, *error: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        elif self.show:
-            print(f"{self.title}: {self.total} steps, loss {self.mean:.4f}", file=sys.stderr)

@@ -28,13 +28,15 @@ def read_npz(path: Path) -> Dataset:
     return arrays(found["x"], found.get("y"), classes, where=str(path))
 
 
-def read_members(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
-    """Those of the named arrays that an .npz holds, as they were stored; raises InputError."""
+def read_members(path: Path, names: tuple[str, ...] | None = None) -> dict[str, Array]:
+    """All arrays that an .npz holds, or those of these names, as they were stored; raises
+    InputError."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            return {name: _member(archive, infos[name], path) for name in names if name in infos}
-    except (InputError, MemoryError, PermissionError):
+            wanted = [name for name in (infos if names is None else names) if name in infos]
+            return {name: _member(archive, infos[name], path) for name in wanted}
+    except (InputError, MemoryError, PermissionError, FileNotFoundError):
         raise
     except Exception as error:  # zipfile raises a dozen kinds for damage: all mean one thing
         raise InputError(

@@ -1,30 +1,42 @@
-"""What a layer's arguments may be, so that one that cannot be is refused where it is made."""
+"""What an argument may be, so that a layer or a schedule that cannot be is refused where it is
+made, by one clear error."""
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
+
+import numpy as np
 
 from tinytrain.errors import InputError
 
 
-def check_sizes(layer: str, **given: Any) -> None:
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, Python's or NumPy's."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, Python's or NumPy's (NaN and infinity are)."""
+    return is_whole(value) or isinstance(value, float | np.floating)
+
+
+def check_sizes(where: str, **given: Any) -> None:
     """InputError unless each is a whole number of at least 1."""
     for name, value in given.items():
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{layer}: {name} is {value!r}; wants a whole number of at least 1")
+        if not is_whole(value) or value < 1:
+            raise InputError(f"{where}: {name} is {value!r}; wants a whole number of at least 1")
 
 
-def check_divides(layer: str, into: str, parts: Any, **given: Any) -> None:
+def check_divides(where: str, into: str, parts: Any, **given: Any) -> None:
     """InputError unless each size divides into so many `parts`; `into` is what those are called."""
-    check_sizes(layer, **{into: parts}, **given)
+    check_sizes(where, **{into: parts}, **given)
     for name, value in given.items():
         if value % parts:
-            raise InputError(f"{layer}: {name} is {value}, not a multiple of {into} ({parts})")
+            raise InputError(f"{where}: {name} is {value}, not a multiple of {into} ({parts})")
 
 
-def check_shares(layer: str, **given: Any) -> None:
-    """InputError unless each is a number in [0, 1]."""
+def check_numbers(where: str, below: float = 1.0, **given: Any) -> None:
+    """InputError unless each is a number in [0, below)."""
     for name, value in given.items():
-        if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
-            raise InputError(f"{layer}: {name} is {value!r}; wants a number from 0 to 1")
+        if not is_number(value) or not 0 <= value < below:
+            raise InputError(f"{where}: {name} is {value!r}; wants a number in [0, {below})")

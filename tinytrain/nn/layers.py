@@ -11,7 +11,7 @@ import numpy as np
 
 from tinytrain import ops, tensor
 from tinytrain.errors import InputError
-from tinytrain.nn.arguments import check_divides, check_shares, check_sizes
+from tinytrain.nn.arguments import check_divides, check_numbers, check_sizes
 from tinytrain.nn.init import constant, normal, uniform
 from tinytrain.nn.module import Buffer, Module, Parameter
 from tinytrain.ops.conv import pair
@@ -108,7 +108,7 @@ class BatchNorm2d(Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         check_sizes(type(self).__name__, num_features=num_features)
-        check_shares(type(self).__name__, eps=eps, momentum=momentum)
+        check_numbers(type(self).__name__, math.inf, eps=eps, momentum=momentum)
         self.weight = Parameter((num_features,), constant(1.0))
         self.bias = Parameter((num_features,), constant(0.0))
         self.running_mean = Buffer((num_features,), constant(0.0))
@@ -139,7 +139,7 @@ class GroupNorm(Module):
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5):
         check_divides("GroupNorm", "num_groups", num_groups, num_channels=num_channels)
-        check_shares("GroupNorm", eps=eps)
+        check_numbers("GroupNorm", math.inf, eps=eps)
         self.weight = Parameter((num_channels,), constant(1.0))
         self.bias = Parameter((num_channels,), constant(0.0))
         self.groups, self.eps = num_groups, eps
@@ -153,7 +153,7 @@ class LayerNorm(Module):
 
     def __init__(self, normalized_shape: int, eps: float = 1e-5):
         check_sizes("LayerNorm", normalized_shape=normalized_shape)
-        check_shares("LayerNorm", eps=eps)
+        check_numbers("LayerNorm", math.inf, eps=eps)
         self.weight = Parameter((normalized_shape,), constant(1.0))
         self.bias = Parameter((normalized_shape,), constant(0.0))
         self.eps = eps
@@ -166,9 +166,7 @@ class Dropout(Module):
     """Zero with probability p while training, scaled by 1 / (1 - p); a replay draws the same."""
 
     def __init__(self, p: float = 0.5):
-        check_shares("Dropout", p=p)
-        if p == 1:
-            raise InputError("Dropout: p is 1, which leaves nothing; wants less than 1")
+        check_numbers("Dropout", p=p)
         self.p = p
         self.calls = 0
 

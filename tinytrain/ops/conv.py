@@ -97,10 +97,21 @@ def _conv2d_vjp_x(g: Spec, w: Spec, size, stride, padding, groups, dilation):
 
 
 def _tap(ins, outs, attrs):
-    """One tap of a group's weights, transposed: lanes run over input channels. Depthwise: none."""
-    _, w = ins
+    """One tap of a group's weights, transposed: lanes run over input channels. Depthwise needs
+    none, nor does a kernel that sees padding alone."""
+    g, w = ins
     shape = (w.shape[3] // attrs["groups"], w.shape[2])
-    return (Spec(shape if shape != (1, 1) else (0, 0), w.dtype),)
+    seen = all(touches(w.shape[k], attrs["size"][k], g.shape[1 + k], attrs, k) for k in (0, 1))
+    return (Spec(shape if seen and shape != (1, 1) else (0, 0), w.dtype),)
+
+
+def touches(kernel: int, size: int, out: int, attrs, axis: int) -> bool:
+    """Whether any tap along this axis ever reads inside the image."""
+    stride, dilation = attrs["stride"][axis], attrs["dilation"][axis]
+    before = attrs["padding"][2 * axis]
+    return any(
+        0 <= o * stride + k * dilation - before < size for k in range(kernel) for o in range(out)
+    )
 
 
 def _conv2d_vjp_w(x: Spec, g: Spec, kernel, stride, padding, groups, dilation):

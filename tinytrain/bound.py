@@ -1,0 +1,95 @@
+"""Bound: a frozen step, its plan and an arena, with views of what the host writes and reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinytrain.errors import InputError
+from tinytrain.freeze import Frozen
+from tinytrain.op import OPS
+from tinytrain.plan import Plan
+from tinytrain.run import Executor, HighWater
+from tinytrain.tensor import check_range
+
+# Ops that leave every value as it is, so that the range of an index can be told at its leaf.
+MOVES = ("reshape", "transpose", "concat", "slice", "pad", "broadcast_to")
+
+
+class Bound:
+    """A frozen step bound to the arena: views of what the host writes and reads."""
+
+    def __init__(self, frozen: Frozen, plan: Plan, executor: Executor):
+        self.frozen, self.plan, self.executor = frozen, plan, executor
+        view, tape = executor.view, frozen.tape
+        self.inputs = [view(v) for v in frozen.inputs]
+        self.labels = [view(v) for v in frozen.labels]
+        self.outputs = [view(v) for v in tape.outputs] if not plan.program.marks else []
+        self.loss = view(tape.loss) if tape.loss is not None else np.zeros((), np.float32)
+        leaves = plan.program.leaves
+        self.hyper = {x.name: view(v) for v, x in leaves.items() if x.kind == "hyper"}
+        stays = plan.layout.offsets
+        self.constants = [
+            (view(v), frozen.leaves[v].data)
+            for v, x in leaves.items()
+            if x.kind == "constant" and (x.kind, x.name) not in stays
+        ]
+        self.water = HighWater(executor.arena, plan.layout.end)
+        limits = index_limits(frozen)
+        self.input_limits = [limits.get(v) for v in frozen.inputs]
+        self.label_limits = [limits.get(v) for v in frozen.labels]
+        self.written = [*self.inputs, *self.labels, *(v for v, _ in self.constants)]
+
+    def run(self) -> None:
+        """One step; the first ones are painted, to measure how high they write."""
+        self.water.before(self.written)
+        self.executor.run()
+        self.water.after()
+
+
+def index_limits(frozen: Frozen) -> dict[int, int]:
+    """For each leaf of integers, the bound that the ops reading it set. InputError for indices
+    that are computed, for nobody could check them before a step."""
+    limits: dict[int, int] = {}
+    specs = frozen.tape.specs
+    maker = {n.outs[0]: n for n in frozen.tape.nodes}
+    for node in frozen.tape.nodes:
+        rule = OPS[node.op].indexes
+        if rule is None:
+            continue
+        bound = rule[1]([None if v is None else specs[v] for v in node.ins], node.attrs)
+        todo = [node.ins[rule[0]]]
+        while todo:
+            v = todo.pop()
+            if v in maker:
+                if maker[v].op not in MOVES:
+                    raise InputError(
+                        f"{node.op}: its indices come from {maker[v].op}; give them as an input"
+                    )
+                todo += maker[v].ins
+            elif v is not None:
+                limits[v] = min(limits.get(v, bound), bound)
+                if frozen.tape.leaves[v].kind == "constant":
+                    check_range(f"{node.op}: indices", frozen.leaves[v].data, bound)
+    return limits
+
+
+def load(what: str, array: Any, view: np.ndarray, limit: int | None) -> None:
+    """Copy an array into the arena; InputError unless shape, dtype and range fit."""
+    a = np.asarray(array)
+    if a.shape != view.shape:
+        raise InputError(f"{what}: got shape {a.shape}, the network wants {view.shape}")
+    if a.dtype.kind not in "fiub":
+        raise InputError(f"{what}: dtype {a.dtype} is not a number; convert it first")
+    if view.dtype.kind in "iu":
+        if a.dtype.kind == "f":
+            raise InputError(f"{what}: wants integers (class numbers), got {a.dtype}")
+        if limit is not None:
+            check_range(what, a, limit)
+        view[...] = a
+    elif a.dtype == np.uint8 and what == "x":
+        np.divide(a, np.float32(255), out=view)
+    else:
+        with np.errstate(over="ignore"):  # what overflows is infinite, which the guard finds
+            view[...] = a

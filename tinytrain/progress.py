@@ -1,0 +1,37 @@
+"""Progress on stderr: a bar on a terminal, elsewhere one plain line at the end."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+
+class Progress:
+    """tqdm where it is installed, else a plain line at the end; None: only on a terminal."""
+
+    def __init__(self, title: str, total: int, show: bool | None):
+        self.title, self.total, self.mean = title, total, math.nan
+        self.show = sys.stderr.isatty() if show is None else show
+        self.bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if self.show:
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                return self
+            self.bar = tqdm(total=self.total, desc=self.title, unit="step", file=sys.stderr)
+        return self
+
+    def advance(self, mean: float) -> None:
+        self.mean = mean
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
+            self.bar.update()
+
+    def __exit__(self, *error: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif self.show:
+            print(f"{self.title}: {self.total} steps, loss {self.mean:.4f}", file=sys.stderr)

@@ -1,0 +1,106 @@
+"""Steps: the lowered program as data, single assignment, still without bytes or offsets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tinytrain.op import OPS
+from tinytrain.spec import Spec
+from tinytrain.tape import Leaf, Tape
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`outs = op(*ins)` with scratch `work`. With `acc` (a value), `out = acc + op(*ins)`."""
+
+    op: str
+    outs: tuple[int | None, ...]
+    ins: tuple[int | None, ...]
+    attrs: dict[str, Any]
+    work: tuple[int, ...] = ()
+    acc: int | None = None
+
+    def reads(self) -> tuple[int, ...]:
+        """The values this step reads."""
+        more = () if self.acc is None else (self.acc,)
+        return tuple(v for v in (*self.ins, *more) if v is not None)
+
+    def writes(self) -> tuple[int, ...]:
+        """The values this step makes, scratch included."""
+        return tuple(v for v in (*self.outs, *self.work) if v is not None)
+
+
+@dataclass
+class Program:
+    """The lowered step: everything an executor or a planner needs to know, still without bytes.
+
+    kinds     what each value is: the leaf kinds, and activation, gradient, stash, workspace.
+    views     value -> the value whose bytes it shows under another shape.
+    home      value -> the leaf whose buffer it must be written to (parameters, optimizer state).
+    marks     (position in steps, flags): before that step, each flag (value, what it tells of)
+              must read 0, or the rest of the step is not run. What changes anything persistent
+              lies behind the last mark.
+    """
+
+    tape: Tape
+    specs: list[Spec]
+    kinds: list[str]
+    leaves: dict[int, Leaf]
+    steps: list[Step] = field(default_factory=list)
+    views: dict[int, int] = field(default_factory=dict)
+    home: dict[int, int] = field(default_factory=dict)
+    marks: list[tuple[int, list[tuple[int, str]]]] = field(default_factory=list)
+    grads: dict[int, int] = field(default_factory=dict)
+    kept: list[int] = field(default_factory=list)  # values that outlive the last step
+    forward_end: int = 0  # where backward begins, when nothing is committed between
+    stands_for: dict[int, int] = field(default_factory=dict)  # a copy -> the tape value it is
+
+    def root(self, v: int) -> int:
+        """The value that owns v's bytes, before homes."""
+        while v in self.views:
+            v = self.views[v]
+        return v
+
+
+@dataclass(frozen=True)
+class Group:
+    """Steps that overwrite a leaf: to be placed behind `ready` (a position in the step list) and
+    behind the last step that reads what the leaf held."""
+
+    leaf: int
+    ready: int
+    steps: list[Step]
+
+
+def finish(program: Program) -> Program:
+    """Leave out the outputs that nobody reads, where their kernel can."""
+    read = {v for step in program.steps for v in step.reads()} | set(program.kept)
+    for k, step in enumerate(program.steps):
+        drops = OPS[step.op].drops
+        if any(step.outs[i] not in read for i in drops):
+            outs = tuple(
+                None if i in drops and v not in read else v for i, v in enumerate(step.outs)
+            )
+            program.steps[k] = replace(step, outs=outs)
+    return program
+
+
+def place(program: Program, groups: list[Group]) -> list[int]:
+    """Put each group where nothing behind it reads what its leaf held. Returns where each old
+    position in the step list has moved to."""
+    last: dict[int, int] = {}
+    for k, step in enumerate(program.steps):
+        for v in step.reads():
+            last[program.root(v)] = k + 1
+    at: dict[int, list[Step]] = {}
+    for g in groups:
+        at.setdefault(max(g.ready, last.get(g.leaf, 0)), []).extend(g.steps)
+    placed: list[Step] = []
+    moved = []
+    for k in range(len(program.steps) + 1):
+        moved.append(len(placed))
+        placed += at.get(k, ())
+        placed += program.steps[k : k + 1]
+    program.steps = placed
+    return moved
