@@ -14,7 +14,7 @@ from planned import fresh, leaf_values, results, same_bits, write
 
 import tinytrain as tt
 from tinytrain import losses, models, nn, ops, optim
-from tinytrain.freeze import sample_specs, training_tape
+from tinytrain.freeze import Recorder, sample_specs
 from tinytrain.lower import lower
 from tinytrain.nn.module import Buffer, constant
 from tinytrain.plan import make_plan
@@ -91,7 +91,7 @@ OPTIMIZERS = {
 def planned_steps_equal_fresh(net, optimizer, guard, clip_norm, backend, batch=3, steps=3):
     """Several steps in a poisoned arena against the same steps in arrays of their own."""
     loss = losses.resolve(getattr(net, "loss", None) or "cross_entropy")
-    frozen = training_tape(net, sample_specs(net), batch, loss)
+    frozen = Recorder(net, sample_specs(net), loss)(batch)
     program = lower(frozen.tape, optimizer, guard=guard, clip_norm=clip_norm)
     plan = make_plan(program, batch)
     plan.check()
@@ -370,7 +370,8 @@ def test_schedules():
         lambda: trainer(ram="9" * 400),
         lambda: trainer(ram=-1),
         lambda: trainer(backend="cuda"),
-        lambda: trainer(microbatch=3),
+        lambda: trainer(microbatch=0),
+        lambda: trainer(microbatch="some"),
         lambda: trainer(toy(seed=-1)),
         lambda: trainer(toy(), input_shape=(0,)),
         lambda: trainer(toy(), input_shape=("4",)),

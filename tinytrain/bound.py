@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,20 @@ class Bound:
         self.label_limits = [limits.get(v) for v in frozen.labels]
         self.written = [*self.inputs, *self.labels, *(v for v, _ in self.constants)]
 
-    def run(self) -> None:
-        """One step; the first ones are painted, to measure how high they write."""
+    def run(self, first: bool = True, last: bool = True) -> None:
+        """One slice, with what comes once before the first and behind the last."""
+        if first:
+            self.executor.run_prologue()
+        self.executor.run_body()
+        if last:
+            self.executor.run_epilogue()
+
+    def measured(self, run: Callable[[], Any]) -> Any:
+        """`run()` over an arena that is painted the first times, to see how high it writes."""
         self.water.before(self.written)
-        self.executor.run()
+        result = run()
         self.water.after()
+        return result
 
 
 def index_limits(frozen: Frozen) -> dict[int, int]:

@@ -6,7 +6,7 @@ Python control flow is baked in, so the step is recorded twice and both recordin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tinytrain import budget, losses
@@ -131,20 +131,39 @@ def add_missing_leaves(frozen: Frozen, other: Frozen) -> None:
             frozen.leaves[mine] = other.leaves[v]
 
 
-def training_tape(net, samples, batch, loss, label_spec=None) -> Frozen:
-    """The tape of a training step, with the leaves that inference will want as well."""
-    frozen = freeze(net, samples, batch, loss, True, label_spec)
-    known = {id(p) for p in net.named_leaves().values()}
-    for v, leaf in frozen.tape.leaves.items():
-        if leaf.kind in ("parameter", "state") and id(frozen.leaves[v]) not in known:
-            raise InputError(
-                f"a {leaf.kind} {frozen.tape.specs[v]} is used that the network does not hold; "
-                f"make it an nn.Parameter in an attribute of a Module"
-            )
-    add_missing_leaves(frozen, freeze(net, samples, 1, None, False))
-    if not frozen.tape.trainable():
-        raise InputError("nothing in this network is trainable (requires_grad is False everywhere)")
-    return frozen
+@dataclass
+class Recorder:
+    """Frozen training steps of one network by the number of samples, each recorded once."""
+
+    net: Module
+    samples: Sequence[Spec]
+    loss: Callable[..., Tensor]
+    label_spec: Any = None
+    known: dict[int, Frozen] = field(default_factory=dict)
+
+    def tape(self, n: int) -> Tape:
+        """The tape alone."""
+        return self(n).tape
+
+    def __call__(self, n: int) -> Frozen:
+        """The training step of n samples, with the leaves that inference will want as well."""
+        if n not in self.known:
+            self.known[n] = self._record(n)
+        return self.known[n]
+
+    def _record(self, n: int) -> Frozen:
+        frozen = freeze(self.net, self.samples, n, self.loss, True, self.label_spec)
+        held = {id(p) for p in self.net.named_leaves().values()}
+        for v, leaf in frozen.tape.leaves.items():
+            if leaf.kind in ("parameter", "state") and id(frozen.leaves[v]) not in held:
+                raise InputError(
+                    f"a {leaf.kind} {frozen.tape.specs[v]} is used that the network does not hold; "
+                    f"make it an nn.Parameter in an attribute of a Module"
+                )
+        add_missing_leaves(frozen, freeze(self.net, self.samples, 1, None, False))
+        if not frozen.tape.trainable():
+            raise InputError("nothing in this network is trainable (requires_grad is False)")
+        return frozen
 
 
 def plan(
@@ -169,11 +188,10 @@ def plan(
     The arguments are Trainer's (backend and seed change no plan). BudgetError if it does not fit
     `ram`.
     """
-    check_microbatch(microbatch, batch)
     check_absent(density=density, spill=spill)
     loss, optimizer = defaults(net, loss, optimizer)
-    frozen = training_tape(net, sample_specs(net, input_shape), batch, loss, label_spec)
-    return budget.choose(frozen.tape, optimizer, batch, ram, policy, guard, clip_norm)
+    record = Recorder(net, sample_specs(net, input_shape), loss, label_spec)
+    return budget.choose(record.tape, optimizer, batch, ram, policy, microbatch, guard, clip_norm)
 
 
 def defaults(net: Module, loss: Any, optimizer: Any) -> tuple[Callable[..., Tensor], Any]:
@@ -181,7 +199,7 @@ def defaults(net: Module, loss: Any, optimizer: Any) -> tuple[Callable[..., Tens
     from tinytrain import optim
 
     loss = losses.resolve(loss or getattr(net, "loss", None) or "cross_entropy")
-    optimizer = optimizer or getattr(net, "optimizer", None) or optim.SGD(lr=0.01)
+    optimizer = optimizer or getattr(net, "optimizer", None) or "sgd"
     return loss, optim.by_name(optimizer) if isinstance(optimizer, str) else optimizer
 
 
@@ -192,11 +210,3 @@ def check_absent(**arguments: Any) -> None:
             raise InputError(
                 f"{name} is {value!r}; no policy of this version takes it, leave it out"
             )
-
-
-def check_microbatch(microbatch: Any, batch: int) -> None:
-    """A whole batch is one slice."""
-    if microbatch not in ("auto", None, batch):
-        raise InputError(
-            f"microbatch is {microbatch!r}; a batch is trained in one slice: 'auto' or {batch}"
-        )

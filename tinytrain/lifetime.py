@@ -5,6 +5,7 @@ A lifetime is half-open in steps, [first, end): born in step `first`, last used 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 from tinytrain.inplace import share_buffers
@@ -24,7 +25,7 @@ def key_of(program: Program, leaf: int) -> tuple[str, str]:
     return program.leaves[leaf].kind, program.leaves[leaf].name
 
 
-PERSISTENT = ("parameter", "state", "constant", "hyper", "optimizer")
+PERSISTENT = ("parameter", "state", "constant", "hyper", "optimizer", "accumulator")
 
 
 @dataclass
@@ -86,6 +87,27 @@ def buffers_of(
     ordered = sorted(found.values(), key=lambda b: (not b.persistent, b.first))
     where = {b.owner: k for k, b in enumerate(ordered)}
     return ordered, {v: where[r] for v, r in owner.items() if r in where}
+
+
+def live_of(program: Program, inplace: bool = True) -> list[int]:
+    """`live_bytes(buffers_of(program))` without the buffers: a solver asks for it many times."""
+    owner = share_buffers(program, inplace)
+    total = max(len(program.steps), 1)
+    first = dict.fromkeys((owner[v] for v in program.leaves), 0)
+    end = dict.fromkeys(first, 1)
+    for k, step in enumerate(program.steps):
+        for v in (*step.writes(), *step.reads()):
+            root = owner[v]
+            first.setdefault(root, k)
+            end[root] = k + 1
+    end.update((owner[v], total) for v in program.kept)
+    end.update((v, total) for v in program.leaves if program.kinds[v] in PERSISTENT)
+    delta = [0] * (total + 1)
+    for root, begin in first.items():
+        nbytes = program.specs[root].nbytes
+        delta[begin] += nbytes
+        delta[end[root]] -= nbytes
+    return list(itertools.accumulate(delta[:total]))
 
 
 def _persists(program: Program, leaf: int, layout: Layout | None) -> bool:

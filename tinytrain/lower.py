@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -60,6 +60,7 @@ class Lowering:
         self.late = self._only_for_assigns()
         self.masks: dict[int, int] = {}
         self.passing: list[int] = []
+        self.seed: int | None = None  # the gradient of the loss, where it is not 1
 
     # ------------------------------------------------------------------ emitting
 
@@ -128,6 +129,27 @@ class Lowering:
     def hyper(self, name: str, shape: tuple[int, ...] = ()) -> int:
         """A number the host writes before a step: the rate, Adam's corrections."""
         return self.state(None, name, Spec(shape))
+
+    def accumulator(self, p: int) -> int:
+        """A persistent leaf for p's gradient, summed over the slices of a batch."""
+        leaf = self.state(p, "gradient")
+        self.program.kinds[leaf] = "accumulator"
+        self.program.leaves[leaf] = replace(self.program.leaves[leaf], kind="accumulator")
+        return leaf
+
+    def zeros_at(self, leaf: int) -> int:
+        """Zero in the leaf's own buffer."""
+        s = self.spec(leaf)
+        return self.keep_at(self.emit("fill", shape=s.shape, value=0.0, dtype=s.dtype), leaf)
+
+    def reached(self, wrt: set[int]) -> set[int]:
+        """Those of `wrt` that the loss depends on."""
+        need, seen = self.tape.depends_on(wrt), {self.tape.loss}
+        for node in reversed(self.tape.nodes):
+            if node.outs[0] in seen and node.outs[0] in need:
+                row = OPS[node.op]
+                seen |= {v for i, v in enumerate(node.ins) if v in need and row.vjp_of(i)}
+        return wrt & seen
 
     def keep_at(self, value: int, leaf: int) -> int:
         """Say that `value` is written to the leaf's own buffer."""
@@ -292,9 +314,8 @@ class Lowering:
             if v in wrt and n.outs[0] in need and OPS[n.op].vjp_of(i) is not None
         )
         loss = self.spec(self.tape.loss)
-        self.grads[self.tape.loss] = self.emit(
-            "fill", shape=loss.shape, value=1.0, dtype=loss.dtype
-        )
+        one = {"shape": loss.shape, "value": 1.0, "dtype": loss.dtype}
+        self.grads[self.tape.loss] = self.emit("fill", **one) if self.seed is None else self.seed
         for k in range(len(self.tape.nodes) - 1, -1, -1):
             node = self.tape.nodes[k]
             if node.outs[0] not in need:
@@ -359,6 +380,7 @@ def lower(
     decisions: Decisions | None = None,
     guard: str | None = "loss",
     clip_norm: float | None = None,
+    sliced: bool = False,
 ) -> Program:
     """One training step (or, without a loss or an optimizer, the forward pass alone).
 
@@ -366,15 +388,20 @@ def lower(
     guard      "loss": inputs, outputs and loss are checked before anything is changed; "step":
                the gradients too, so they all live until the end; None: no checks.
     clip_norm  scale all gradients so that their joint 2-norm is at most this.
+    sliced     the tape is a slice of the batch: `body` is run once for each, adds its share of
+               the gradient, and the update comes once, behind the last.
     """
     b = Lowering(tape, decisions)
-    b.forward(guard is not None and optimizer is not None)
-    reported = (*tape.outputs, tape.loss) if optimizer is None else (tape.loss,)
-    b.program.kept += [v for v in reported if v is not None]
     if optimizer is None:
+        b.forward(guard=False)
+        b.program.kept += [v for v in (*tape.outputs, tape.loss) if v is not None]
         return finish(b.program)
+    assert tape.loss is not None
     hold = clip_norm is not None or guard == "step"
     b.accumulates = optimizer.accumulates and not hold
+    b.program.kept.append(tape.loss)
+    if sliced:
+        return finish(_sliced(b, optimizer, guard, clip_norm, hold))
     wrt = set(tape.trainable())
     updates: list[Group] = []
 
@@ -384,6 +411,7 @@ def lower(
             optimizer.update(b, p, b.grads[p])
             updates.append(Group(p, at, b.take(at)))
 
+    b.forward(guard is not None)
     commits = [] if guard == "step" else b.commit()
     b.backward(wrt, (lambda p: optimizer.begin(b, p)) if b.accumulates else lambda p: None, done)
     if hold:
@@ -391,6 +419,27 @@ def lower(
     moved = place(b.program, commits)
     place(b.program, [Group(g.leaf, moved[g.ready], g.steps) for g in updates])
     return finish(b.program)
+
+
+def _sliced(b: Lowering, optimizer, guard, clip_norm, hold: bool) -> Program:
+    """Prologue (what the gradients are added to), body (a slice forward and backward), epilogue
+    (the update). Without an optimizer that accumulates, a buffer for each gradient persists."""
+    parameters = sorted(b.reached(set(b.tape.trainable())))
+    for p in parameters:
+        b.grads[p] = optimizer.begin(b, p) if b.accumulates else b.zeros_at(b.accumulator(p))
+    start = len(b.program.steps)
+    b.forward(guard is not None)
+    commits = b.commit()
+    b.seed = b.hyper("share")
+    b.backward(set(parameters), b.grads.get, lambda p: None)
+    place(b.program, commits)
+    b.program.body = (start, len(b.program.steps))
+    if hold:
+        _update_together(b, optimizer, parameters, guard, clip_norm)
+    else:
+        for p in parameters:
+            optimizer.update(b, p, b.grads[p])
+    return b.program
 
 
 def backward_of(tape: Tape, wrt: set[int]) -> Program:
@@ -410,7 +459,7 @@ def _update_together(b: Lowering, optimizer, parameters, guard, clip_norm) -> li
     commits: list[Group] = []
     grads = [b.grads[p] for p in parameters]
     if clip_norm is not None:
-        total = b.emit("fill", shape=(), value=0.0)
+        total = b.emit("fill", shape=(), value=0.0, dtype=b.spec(grads[0]).dtype)
         for g in grads:
             b.into, b.into_spec = total, b.spec(total)
             total = b.grad("square_sum", g)
@@ -418,7 +467,8 @@ def _update_together(b: Lowering, optimizer, parameters, guard, clip_norm) -> li
         grads = [b.emit("mul", g, factor) for g in grads]
     if guard == "step":
         b.mark(b.check(grads, "a gradient"))
-        commits = b.commit()
+        if b.program.body is None:
+            commits = b.commit()
     for p, g in zip(parameters, grads, strict=True):
         if optimizer.accumulates:
             v = optimizer.begin(b, p)

@@ -6,11 +6,13 @@ One plan drives every executor: the offsets are the same in Python, C and MicroP
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tinytrain import arena
 from tinytrain.errors import BudgetError
 from tinytrain.lifetime import Buffer, Layout, buffers_of, key_of, live_bytes
+from tinytrain.lower import Decisions
 from tinytrain.op import OPS
 from tinytrain.steps import Program
 
@@ -23,6 +25,7 @@ KIND_OF = {
     "optimizer": "optimizer",
     "hyper": "optimizer",
     "gradient": "gradients",
+    "accumulator": "gradients",
     "activation": "activations",
     "stash": "stash",
     "workspace": "workspace",
@@ -36,7 +39,9 @@ KIND_OF = {
 class Plan:
     """A lowered step with an offset for every buffer, all in bytes.
 
-    `ram` is the budget it was made for, or None. `batch` is the number of samples a step takes.
+    `ram` is the budget it was made for, or None. `batch` is the number of samples of one update,
+    `microbatch` of one slice of it. `extra_macs_ratio` is the work beyond keep's forward and
+    backward, as a share of it.
     """
 
     program: Program
@@ -48,6 +53,13 @@ class Plan:
     batch: int
     ram: int | None = None
     policies: dict[str, int] = field(default_factory=dict)
+    microbatch: int = 0  # 0: the batch
+    extra_macs_ratio: float = 0.0
+    decisions: Decisions = field(default_factory=Decisions)
+    find_smallest: Callable[[], int] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.microbatch = self.microbatch or self.batch
 
     def offset(self, v: int) -> int:
         """Where value v begins, in bytes."""
@@ -76,12 +88,13 @@ class Plan:
 
     @property
     def smallest_ram_bytes(self) -> int:
-        """The smallest budget for which this planner has a plan."""
-        return self.arena_bytes
+        """The smallest budget for which this planner found a plan (a search, not a bound)."""
+        found = self.arena_bytes if self.find_smallest is None else self.find_smallest()
+        return min(found, self.arena_bytes)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the products (convolutions, matrices) in one step."""
+        """Multiply-accumulates of the products (convolutions, matrices) in one update."""
         specs = self.program.specs
         total = 0
         for s in self.program.steps:
@@ -90,12 +103,7 @@ class Plan:
                 ins = [None if v is None else specs[v] for v in s.ins]
                 outs = [None if v is None else specs[v] for v in s.outs]
                 total += rule(ins, outs, s.attrs)
-        return total
-
-    @property
-    def extra_macs_ratio(self) -> float:
-        """Work beyond keep's forward and backward, as a share of it: keep has none."""
-        return 0.0
+        return total * -(-self.batch // self.microbatch)
 
     def peak(self) -> int:
         """The step at which the most is alive."""
@@ -120,6 +128,7 @@ class Plan:
         if self.fits:
             return self
         assert self.ram is not None
+        smallest = self.smallest_ram_bytes
         missing = self.arena_bytes - self.ram
         at_peak = ", ".join(f"{self.name(v)} ({n:,})" for n, _, v in self.alive(self.peak())[:5])
         advice = "a smaller batch needs less; " if self.batch > 1 else ""
@@ -128,9 +137,9 @@ class Plan:
         raise BudgetError(
             f"the plan needs {self.arena_bytes:,} bytes, ram is {self.ram:,}: {missing:,} bytes "
             f"are missing; the smallest ram that would do at batch {self.batch} is "
-            f"{self.smallest_ram_bytes:,} ({advice}alive at the peak: {at_peak})",
+            f"{smallest:,} ({advice}alive at the peak: {at_peak})",
             missing,
-            self.smallest_ram_bytes,
+            smallest,
         )
 
     def check(self) -> None:
@@ -225,8 +234,6 @@ def make_plan(
     )
     for b, offset in zip(rest, offsets, strict=True):
         b.offset = base + offset
-    policies = dict.fromkeys(("keep", "bitmap", "recompute", "invert", "spill"), 0)
-    policies["keep"] = len(residuals(program))
     return Plan(
         program,
         buffers,
@@ -236,7 +243,7 @@ def make_plan(
         sum(b.nbytes for b in buffers if b.persistent),
         batch,
         ram,
-        policies,
+        count_policies(program),
     )
 
 
@@ -251,11 +258,20 @@ def place_persistent(program: Program, buffers: list[Buffer], layout: Layout | N
     return top if layout is None else max(top, layout.end)
 
 
+def count_policies(program: Program) -> dict[str, int]:
+    """How many values of the forward pass backward gets by which policy."""
+    counts = dict.fromkeys(("keep", "bitmap", "mask", "recompute", "invert", "spill"), 0)
+    counts["keep"] = len(residuals(program))
+    copies = program.stands_for
+    counts["mask"] = sum(program.kinds[v] == "stash" for v in copies)
+    counts["recompute"] = len({copies[v] for v in copies if program.kinds[v] == "activation"})
+    return counts
+
+
 def residuals(program: Program) -> set[int]:
     """Values of the forward pass that a step of the backward pass reads."""
-    if not program.marks and not any(k == "gradient" for k in program.kinds):
-        return set()
-    forward = {v for v, k in enumerate(program.kinds) if k == "activation"}
+    recorded = range(len(program.tape.specs))
+    forward = {v for v in recorded if program.kinds[v] == "activation"}
     found = set()
     for step in program.steps:
         if any(v is not None and program.kinds[v] == "gradient" for v in step.outs):

@@ -16,7 +16,16 @@ from tinytrain.steps import Program, Step
 from tinytrain.tape import Leaf, Tape
 
 FORMAT = 1
-PLAIN = ("arena_bytes", "lower_bound", "persistent_bytes", "batch", "ram", "policies")
+PLAIN = (
+    "microbatch",
+    "extra_macs_ratio",
+    "arena_bytes",
+    "lower_bound",
+    "persistent_bytes",
+    "batch",
+    "ram",
+    "policies",
+)
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:
@@ -32,6 +41,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "views": list(program.views.items()),
         "home": list(program.home.items()),
         "marks": program.marks,
+        "body": program.body,
         "kept": program.kept,
         "outputs": program.tape.outputs,
         "loss": program.tape.loss,
@@ -63,6 +73,7 @@ def _plan(data: dict[str, Any]) -> Plan:
         dict(data["home"]),
         [(at, [(v, what) for v, what in flags]) for at, flags in data["marks"]],
         kept=data["kept"],
+        body=None if data["body"] is None else tuple(data["body"]),
     )
     buffers = [
         Buffer(**{**b, "values": [(first, v) for first, v in b["values"]]}) for b in data["buffers"]

@@ -16,12 +16,14 @@ class Progress:
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
-        if self.show:
+        if self.show and sys.stderr.isatty():
             try:
                 from tqdm import tqdm
             except ImportError:
                 return self
-            self.bar = tqdm(total=self.total, desc=self.title, unit="step", file=sys.stderr)
+            self.bar = tqdm(
+                total=self.total, desc=self.title, unit="step", file=sys.stderr, leave=False
+            )
         return self
 
     def advance(self, mean: float) -> None:

@@ -80,7 +80,7 @@ def plan_figures(plan: Plan) -> dict[str, Any]:
         "fits": plan.fits,
         "ram_bytes": plan.ram,
         "smallest_ram_bytes": plan.smallest_ram_bytes,
-        "microbatch": plan.batch,
+        "microbatch": plan.microbatch,
         "policies": plan.policies,
         "steps": len(plan.program.steps),
         "macs": plan.macs,

@@ -5,7 +5,6 @@ The two differ in one thing: where the buffer of a value comes from.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -157,6 +156,9 @@ def new_arena(nbytes: int) -> np.ndarray:
     return raw[start : start + nbytes]
 
 
+Section = tuple[list[tuple[Callable[..., None], tuple[Any, ...]]], int, int, Any]
+
+
 class Executor:
     """A plan bound to an arena: `run()` is one step.
 
@@ -176,14 +178,12 @@ class Executor:
         self.poison = poison
         self._views: dict[int, np.ndarray] = {}
         program = plan.program
-        cuts = [0, *(position for position, _ in program.marks), len(program.steps)]
-        self._sections = []
-        for k, (a, b) in enumerate(itertools.pairwise(cuts)):
-            calls = [
-                bind(program, program.steps[i : i + 1], self.view, backend) for i in range(a, b)
-            ]
-            flags = program.marks[k][1] if k < len(program.marks) else []
-            self._sections.append(([c for step in calls for c in step], calls, a, flags))
+        self._calls = [bind(program, [step], self.view, backend) for step in program.steps]
+        total = len(program.steps)
+        self.body = program.body or (0, total)
+        self._prologue = self._sections(0, self.body[0])
+        self._body = self._sections(*self.body)
+        self._epilogue = self._sections(self.body[1], total)
         self._dying: dict[int, list[np.ndarray]] = {}
         for buffer in plan.buffers:
             if not buffer.persistent and buffer.end < len(program.steps):
@@ -199,20 +199,48 @@ class Executor:
             self._views[v] = flat.reshape(spec.shape)
         return self._views[v]
 
+    def _sections(self, begin: int, end: int) -> list[Section]:
+        """Steps [begin, end) as flat lists of calls, each up to where flags are looked at."""
+        marks = [(at, flags) for at, flags in self.plan.program.marks if begin <= at <= end]
+        found = []
+        for at, flags in (*marks, (end, [])):
+            calls = [call for step in self._calls[begin:at] for call in step]
+            found.append((calls, begin, at, flags))
+            begin = at
+        return found
+
     def run(self) -> None:
-        """Every step; NotFiniteError at a raised flag, before anything persistent was changed."""
+        """A whole step of one slice; NotFiniteError at a raised flag, before anything persistent
+        was changed."""
+        self.run_prologue()
+        self.run_body()
+        self.run_epilogue()
+
+    def run_prologue(self) -> None:
+        """What comes once, before the first slice of a batch."""
+        self._run(self._prologue)
+
+    def run_body(self) -> None:
+        """Forward and backward of the slice whose inputs are loaded."""
+        self._run(self._body)
+
+    def run_epilogue(self) -> None:
+        """The update, behind the last slice."""
+        self._run(self._epilogue)
+
+    def _run(self, sections: list[Section]) -> None:
         with np.errstate(all="ignore"):
-            for flat, calls, first, flags in self._sections:
+            for calls, begin, end, flags in sections:
                 if self.poison:
-                    self._run_poisoned(calls, first)
+                    self._run_poisoned(begin, end)
                 else:
-                    for call, args in flat:
+                    for call, args in calls:
                         call(*args)
                 raise_flags(flags, self.view)
 
-    def _run_poisoned(self, calls, first: int) -> None:
-        for k, step in enumerate(calls, first):
-            for call, args in step:
+    def _run_poisoned(self, begin: int, end: int) -> None:
+        for k in range(begin, end):
+            for call, args in self._calls[k]:
                 call(*args)
             for region in self._dying.get(k, ()):
                 region.fill(POISON)

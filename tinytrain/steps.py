@@ -20,15 +20,22 @@ class Step:
     attrs: dict[str, Any]
     work: tuple[int, ...] = ()
     acc: int | None = None
+    _reads: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _writes: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        reads = tuple(v for v in (*self.ins, self.acc) if v is not None)
+        object.__setattr__(self, "_reads", reads)
+        writes = tuple(v for v in (*self.outs, *self.work) if v is not None)
+        object.__setattr__(self, "_writes", writes)
 
     def reads(self) -> tuple[int, ...]:
         """The values this step reads."""
-        more = () if self.acc is None else (self.acc,)
-        return tuple(v for v in (*self.ins, *more) if v is not None)
+        return self._reads
 
     def writes(self) -> tuple[int, ...]:
         """The values this step makes, scratch included."""
-        return tuple(v for v in (*self.outs, *self.work) if v is not None)
+        return self._writes
 
 
 @dataclass
@@ -53,6 +60,7 @@ class Program:
     marks: list[tuple[int, list[tuple[int, str]]]] = field(default_factory=list)
     grads: dict[int, int] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)  # values that outlive the last step
+    body: tuple[int, int] | None = None  # run once for every slice; what is around it, once
     forward_end: int = 0  # where backward begins, when nothing is committed between
     stands_for: dict[int, int] = field(default_factory=dict)  # a copy -> the tape value it is
 

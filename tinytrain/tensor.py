@@ -284,6 +284,8 @@ def as_array(array: Any) -> np.ndarray:
     if isinstance(array, Tensor):
         return array.data
     plain = not isinstance(array, np.ndarray | np.generic)
+    if isinstance(array, list | tuple) and any(isinstance(t, Tensor) for t in array):
+        raise InputError("a list of Tensors is no tensor; join them with tt.ops.concat")
     try:
         a = np.asarray(array)
     except ValueError as error:

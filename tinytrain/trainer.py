@@ -17,18 +17,18 @@ from tinytrain.bound import Bound, load
 from tinytrain.errors import InputError, NotFiniteError
 from tinytrain.freeze import (
     Frozen,
+    Recorder,
     check_absent,
-    check_microbatch,
     defaults,
     freeze,
     sample_specs,
-    training_tape,
 )
 from tinytrain.lower import lower
 from tinytrain.nn.module import Module, Parameter
 from tinytrain.plan import Plan, make_plan
 from tinytrain.progress import Progress
 from tinytrain.run import Executor, choose_backend, new_arena
+from tinytrain.steps import Program
 
 SEED_MIX = 0x9E3779B9  # of dropout's key, so that seed 0 is not the hash's fixed point
 
@@ -40,6 +40,8 @@ class Trainer:
                 of (outputs, labels); default: the model's own.
     optimizer   an object of `tinytrain.optim`, or a name.
     batch       samples of one update.
+    microbatch  samples of one slice of it; gradients are summed over slices. "auto": the whole
+                batch, or smaller slices where only those fit.
     ram         bytes as an int or "256K"; None: no limit. BudgetError if no plan fits.
     guard       "loss": a step with a bad input, output or loss changes nothing (NotFiniteError);
                 "step": nor does one with a bad gradient; None: no checks.
@@ -68,7 +70,6 @@ class Trainer:
         label_spec: Any = None,
     ):
         self.backend = choose_backend(backend)
-        check_microbatch(microbatch, batch)
         check_absent(density=density, spill=spill)
         self.net, self.batch, self.seed = net, batch, int(seed)
         self.loss, self.optimizer = defaults(net, loss, optimizer)
@@ -77,20 +78,22 @@ class Trainer:
         self.settings: dict[str, Any] = {
             "ram": budget.parse_bytes(ram),
             "policy": policy,
+            "microbatch": microbatch,
             "guard": guard,
             "clip_norm": clip_norm,
         }
-        frozen = training_tape(net, self.samples, batch, self.loss, label_spec)
-        self.plan: Plan = budget.choose(frozen.tape, self.optimizer, batch, **self.settings)
+        self._record = Recorder(net, self.samples, self.loss, label_spec)
+        self.plan: Plan = budget.choose(self._record.tape, self.optimizer, batch, **self.settings)
         self.arena = new_arena(self.plan.arena_bytes)
         self._bound: dict[tuple[str, int], Bound] = {}
-        self._infer_batch = batch
+        self._infer_batch = self.plan.microbatch
         self.steps = 0  # updates made
         self.epoch = 0  # epochs finished
         self.within = 0  # samples of the present epoch that were seen
         self._saved: str | None = None  # where the newest state was saved to or restored from
-        train = self._bound["train", batch] = self._bind(frozen, self.plan)
-        self._fill_persistent(train)
+        self._train = self._bind(self._record(self.plan.microbatch), self.plan)
+        self._bound["train", self.plan.microbatch] = self._train
+        self._fill_persistent(self._train)
 
     def _bind(self, frozen: Frozen, plan: Plan) -> Bound:
         return Bound(frozen, plan, Executor(plan, self.backend, self.arena))
@@ -105,7 +108,7 @@ class Trainer:
                 tensor.move_to(view)
             elif leaf.kind == "constant" and tensor is not None:
                 view[...] = tensor.data
-            elif leaf.kind in ("optimizer", "hyper"):
+            elif leaf.kind in ("optimizer", "hyper", "accumulator"):
                 view[...] = 0
 
     # ------------------------------------------------------------------ plans of other sizes
@@ -114,9 +117,8 @@ class Trainer:
         """The bound plan for `n` samples: "train", "predict" or "evaluate"."""
         if (what, n) not in self._bound:
             if what == "train":
-                frozen = training_tape(self.net, self.samples, n, self.loss, self.label_spec)
-                guard, clip = self.settings["guard"], self.settings["clip_norm"]
-                program = lower(frozen.tape, self.optimizer, guard=guard, clip_norm=clip)
+                frozen = self._record(n)
+                program = self._lower(frozen)
             else:
                 loss = self.loss if what == "evaluate" else None
                 frozen = freeze(self.net, self.samples, n, loss, False, self.label_spec)
@@ -129,6 +131,12 @@ class Trainer:
                 )
             self._bound[what, n] = self._bind(frozen, plan)
         return self._bound[what, n]
+
+    def _lower(self, frozen: Frozen) -> Program:
+        """A training step of another size under the plan's own decisions."""
+        guard, clip = self.settings["guard"], self.settings["clip_norm"]
+        sliced = self.plan.program.body is not None
+        return lower(frozen.tape, self.optimizer, self.plan.decisions, guard, clip, sliced)
 
     def _for_inference(self, what: str, left: int) -> Bound:
         """A plan for as many of the `left` samples as fit the arena at once."""
@@ -151,18 +159,32 @@ class Trainer:
         NotFiniteError if an input, output or the loss is not finite; nothing is changed then.
         """
         xs, ys = _arrays("x", x), _arrays("y", y)
-        bound = self._for("train", _count(xs, self.batch))
-        self._load(bound, xs, ys)
-        numbers = self.optimizer.numbers(self.steps)
-        for name, view in bound.hyper.items():
-            view[...] = numbers[name] if name in numbers else self._key()
+        n = _count(xs, self.batch)
+        first = self._for("train", min(n, self.plan.microbatch))
         try:
-            bound.run()
+            loss = first.measured(lambda: self._step(xs, ys, n))
         except NotFiniteError as error:
             self._recover(error)
             raise
         self.steps += 1
-        return float(bound.loss[()])
+        return loss
+
+    def _step(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], n: int) -> float:
+        """Forward and backward slice by slice, then the update; the mean loss."""
+        numbers = self.optimizer.numbers(self.steps)
+        total, size = 0.0, self.plan.microbatch
+        for begin in range(0, n, size):
+            end = min(begin + size, n)
+            bound = self._for("train", end - begin)
+            part = tuple(a[begin:end] for a in ys)
+            self._load(bound, tuple(a[begin:end] for a in xs), part)
+            share = self._weight(part, end - begin) / (self._weight(ys, n) or 1.0)
+            hyper = {**numbers, "share": share, "key": self._key(begin)}
+            for name, view in bound.hyper.items():
+                view[...] = hyper[name]
+            bound.run(first=begin == 0, last=end == n)
+            total += share * float(bound.loss[()])
+        return total
 
     def _recover(self, error: NotFiniteError) -> None:
         """A bad gradient of an earlier step shows here, in weights that are lost: take the last
@@ -182,17 +204,17 @@ class Trainer:
 
     def _start_anew(self) -> None:
         """Initial parameters, zero optimizer state, step 0."""
-        bound = self._bound["train", self.batch]
         for v, leaf in self.plan.program.leaves.items():
-            tensor = bound.frozen.leaves.get(v)
+            tensor, view = self._train.frozen.leaves.get(v), self._train.executor.view(v)
             if isinstance(tensor, Parameter):
-                tensor.fill(bound.executor.view(v))
+                tensor.fill(view)
             elif leaf.kind == "optimizer":
-                bound.executor.view(v)[...] = 0
+                view[...] = 0
         self.steps = self.epoch = self.within = 0
 
-    def _key(self) -> tuple[int, int, int]:
-        return (self.seed ^ SEED_MIX) & 0xFFFFFFFF, self.steps & 0xFFFFFFFF, 0
+    def _key(self, first: int) -> tuple[int, int, int]:
+        """Of dropout's generator: seed, step, and where in the batch the slice begins."""
+        return (self.seed ^ SEED_MIX) & 0xFFFFFFFF, self.steps & 0xFFFFFFFF, first
 
     def _load(self, bound: Bound, xs: Sequence[Any], ys: Sequence[Any]) -> None:
         for what, given, views, limits in (
@@ -253,7 +275,7 @@ class Trainer:
     def _check_data(self, xs: Sequence[Any], ys: Sequence[Any]) -> int:
         """Everything that can be wrong with the data, before the first step."""
         n = self._check_inputs(xs, ys)
-        limits = self._bound["train", self.batch].label_limits
+        limits = self._train.label_limits
         for k, (a, limit) in enumerate(zip(ys, limits, strict=False)):
             data.check(xs[0], a, limit, where="y", each_class=k == 0)
         return n
@@ -267,7 +289,7 @@ class Trainer:
         outputs = []
         for bound, begin, end in self._slices("predict", n):
             self._load(bound, tuple(a[begin:end] for a in xs), ())
-            bound.run()
+            bound.measured(bound.run)
             outputs.append(bound.outputs[0].copy())
         return np.concatenate(outputs)
 
@@ -280,7 +302,7 @@ class Trainer:
         for bound, begin, end in self._slices("evaluate", n):
             part = tuple(a[begin:end] for a in ys)
             self._load(bound, tuple(a[begin:end] for a in xs), part)
-            bound.run()
+            bound.measured(bound.run)
             weight = self._weight(part, end - begin)
             total, seen = total + float(bound.loss[()]) * weight, seen + weight
             if bound.label_limits and bound.label_limits[0] is not None:
@@ -328,9 +350,9 @@ class Trainer:
 
     def state(self) -> dict[str, np.ndarray]:
         """Views of everything that persists, by leaf name."""
-        bound = self._bound["train", self.batch]
         return {
-            ("optimizer/" if leaf.kind == "optimizer" else "") + leaf.name: bound.executor.view(v)
+            ("optimizer/" if leaf.kind == "optimizer" else "")
+            + leaf.name: self._train.executor.view(v)
             for v, leaf in self.plan.program.leaves.items()
             if leaf.kind in ("parameter", "state", "optimizer")
         }

@@ -1,0 +1,301 @@
+"""The solver: which residuals to keep, mask or recompute so that a step fits a budget cheaply.
+
+Seeds (everything kept, every cheap value recomputed, k kept cuts), then greedy at the peak (the
+most bytes freed there for each operation added, candidates from the largest buffers alive), then
+pruning (undo the dearest decision while it still fits). Work is counted in lowerings, not in
+seconds, so that plans do not differ by machine. Sources: Chen et al. 2016 for segments, Kumar et
+al. 2019 and POET (Patil et al. 2022) for rematerialization under a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from tinytrain.lifetime import buffers_of, live_of
+from tinytrain.lower import Decisions
+from tinytrain.op import OPS
+from tinytrain.steps import Program, Step
+from tinytrain.tape import Tape
+
+GATES = ("relu", "relu6")  # a mask of one bit an element serves their gradient
+DEAR = ("conv2d", "matmul")  # what recomputing it costs is worth a thought; the rest is cheap
+LOWERINGS = 400_000  # steps lowered in one search: some seconds
+STARTS = 5  # seeds that are searched from, of those that fit and of those that do not
+LARGEST = 12  # buffers alive at the peak that are looked at
+TIGHTER = 0.98  # of the present peak: a target far away costs far more work
+CUTS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
+
+
+@dataclass
+class Trial:
+    """A lowered program under some decisions: the bytes it needs at its peak, and its work."""
+
+    decisions: Decisions
+    program: Program
+    live: list[int]
+    work: int
+
+    @property
+    def peak(self) -> int:
+        return max(self.live)
+
+    def excess(self, budget: int) -> int:
+        """Bytes above the budget, summed over the steps: tells whether a move helps even when
+        there are several peaks."""
+        return sum(n - budget for n in self.live if n > budget)
+
+
+def work_of(program: Program, slices: int = 1) -> int:
+    """Multiply-accumulates of the products, and an operation for each element of all else."""
+    specs, total = program.specs, 0
+    begin, end = program.body or (0, len(program.steps))
+    for k, s in enumerate(program.steps):
+        rule = OPS[s.op].macs
+        if rule is None:
+            work = max((specs[v].size for v in s.outs if v is not None), default=0)
+        else:
+            work = rule(*_specs(program, s), s.attrs)
+        total += work * slices if begin <= k < end else work
+    return total
+
+
+def _specs(program: Program, step: Step) -> Iterator[list]:
+    return ([None if v is None else program.specs[v] for v in vs] for vs in (step.ins, step.outs))
+
+
+class Solver:
+    """Searches the decisions for one tape. `lower(decisions)` gives the program, of which
+    `slices` make a batch."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        lower: Callable[[Decisions], Program],
+        slices: int = 1,
+        inplace: bool = True,
+    ):
+        self.tape, self.lower, self.slices, self.inplace = tape, lower, slices, inplace
+        self.known: dict[tuple, Trial | None] = {}
+        self.spent = 0
+        self.producer = {n.outs[0]: k for k, n in enumerate(tape.nodes)}
+        self.groups: dict[tuple, list[int]] = {}
+        self.values = [
+            n.outs[0]
+            for n in tape.nodes
+            if n.outs[0] != tape.loss and not OPS[n.op].view and n.op != "fill"
+        ]
+
+        for v in self.values:
+            self.groups.setdefault(self._likeness(v), []).append(v)
+
+    def _likeness(self, v: int) -> tuple:
+        """What values of repeated blocks have in common."""
+        node, specs = self.tape.nodes[self.producer[v]], self.tape.specs
+        ins = tuple(None if i is None else specs[i] for i in node.ins)
+        return node.op, ins, tuple(node.attrs.items())
+
+    # ------------------------------------------------------------------ trying
+
+    def trial(self, decisions: Decisions) -> Trial | None:
+        """The lowered program under these decisions; None where they need themselves."""
+        key = (
+            tuple(sorted(decisions.policies.items())),
+            decisions.masks,
+            tuple(sorted(decisions.weight_first.items())),
+        )
+        if key not in self.known:
+            self.known[key] = self._trial(decisions)
+        return self.known[key]
+
+    def _trial(self, decisions: Decisions) -> Trial | None:
+        try:
+            program = self.lower(decisions)
+        except RecursionError:
+            return None
+        self.spent += len(program.steps)
+        live = live_of(program, self.inplace)
+        return Trial(decisions, program, live, work_of(program, self.slices))
+
+    # ------------------------------------------------------------------ seeds
+
+    def seeds(self) -> Iterator[Decisions]:
+        """Starting points, the cheapest in work first."""
+        yield Decisions()
+        cheap = self.start("recompute")
+        yield cheap
+        joined = {v for v in cheap.policies if self._op(v) in ("add", "concat")}
+        yield replace(cheap, policies={v: p for v, p in cheap.policies.items() if v not in joined})
+        cuts = self._cuts()
+        for k in CUTS:
+            if k <= len(cuts):
+                kept = self._spread(cuts, k)
+                rest = [v for v in self.values if v not in kept]
+                yield Decisions(dict.fromkeys(rest, "recompute"))
+                yield Decisions(dict.fromkeys(rest, "recompute_each"))
+
+    def start(self, policy: str) -> Decisions:
+        """The decisions that a policy forces: recompute takes all that is cheap to make again."""
+        if policy != "recompute":
+            return Decisions()
+        masks = frozenset(v for v in self.values if self._op(v) in GATES)
+        cheap = [v for v in self.values if self._op(v) not in DEAR]
+        return Decisions(dict.fromkeys(cheap, "recompute"), masks=masks)
+
+    def _op(self, v: int) -> str:
+        return self.tape.nodes[self.producer[v]].op
+
+    def _cuts(self) -> list[int]:
+        """Values that alone separate what comes before them from what comes after."""
+        last: dict[int, int] = {}
+        for k, n in enumerate(self.tape.nodes):
+            last.update((v, k) for v in n.ins if v is not None)
+        alive: set[int] = set()
+        cuts = []
+        for k, n in enumerate(self.tape.nodes):
+            alive.add(n.outs[0])
+            alive = {v for v in alive if last.get(v, -1) > k}
+            if len(alive) == 1:
+                cuts.append(next(iter(alive)))
+        return [v for v in dict.fromkeys(cuts) if v in set(self.values)]
+
+    def _spread(self, cuts: list[int], k: int) -> set[int]:
+        """k cuts, evenly by the bytes of the forward pass before them."""
+        sizes = {v: self.tape.specs[v].nbytes for v in self.values}
+        marks = [sum(sizes.values()) * (i + 1) / (k + 1) for i in range(k)]
+        seen, kept, wanted = 0, set(), set(cuts)
+        for v in self.values:
+            seen += sizes[v]
+            if marks and seen >= marks[0] and v in wanted:
+                kept.add(v)
+                marks.pop(0)
+        return kept
+
+    # ------------------------------------------------------------------ moves
+
+    def moves(self, trial: Trial) -> Iterator[Decisions]:
+        """Changes to what is alive at the peak, one value (or one node's order) at a time."""
+        peak = trial.live.index(trial.peak)
+        d = trial.decisions
+        buffers, _ = buffers_of(trial.program, self.inplace)
+        alive = [b for b in buffers if b.first <= peak < b.end and not b.persistent]
+        alive.sort(key=lambda b: (-b.nbytes, b.owner))
+        seen: dict[int, None] = {}
+        for b in alive[:LARGEST]:
+            for _, v in b.values:
+                seen[trial.program.stands_for.get(v, v)] = None
+        for v in seen:
+            if v in self.producer and v != self.tape.loss:
+                yield from self._changes(d, v)
+        for k in self._nodes_near(trial, peak):
+            yield replace(d, weight_first={**d.weight_first, k: not d.weight_first.get(k, False)})
+
+    def _changes(self, d: Decisions, v: int) -> Iterator[Decisions]:
+        """Other policies for v, and for all that are like it."""
+        now = d.policies.get(v, "keep")
+        alike = self.groups[self._likeness(v)]
+        for values in ([v], alike) if len(alike) > 1 else ([v],):
+            for policy in ("keep", "recompute", "recompute_each"):
+                if policy != now:
+                    yield with_policy(d, values, policy)
+            if self._op(v) in GATES:
+                yield replace(d, masks=d.masks ^ {*values})
+                if now == "keep" and v not in d.masks:
+                    yield replace(with_policy(d, values, "recompute"), masks=d.masks | {*values})
+
+    def _nodes_near(self, trial: Trial, peak: int) -> list[int]:
+        """Nodes whose two gradients are made around the peak."""
+        found = []
+        for s in trial.program.steps[max(0, peak - 3) : peak + 4]:
+            if s.op in ("conv2d_vjp_x", "conv2d_vjp_w", "matmul_nt", "matmul_tn"):
+                read = set(s.reads())
+                for k, n in enumerate(self.tape.nodes):
+                    if n.op in DEAR and read & set(n.ins):
+                        found.append(k)
+        return list(dict.fromkeys(found))
+
+    # ------------------------------------------------------------------ searching
+
+    def solve(self, budget: int) -> Trial:
+        """The cheapest trial found whose peak is within the budget, else the one with the lowest
+        peak."""
+        trials = [t for t in map(self.trial, self.seeds()) if t is not None]
+        trials.sort(key=lambda t: _rank(t, budget))
+        fitting = [t for t in trials if t.peak <= budget][:STARTS]
+        # What does not fit yet may do so after a few moves, from where it is cheap or nearly does.
+        others = sorted((t for t in trials if t.peak > budget), key=lambda t: t.work)[:STARTS]
+        best = trials[0]
+        for trial in (*fitting, *others, *([] if fitting else trials[:1])):
+            trial = self.prune(self.greedy(trial, budget), budget)
+            if _rank(trial, budget) < _rank(best, budget):
+                best = trial
+        return best
+
+    def tighten(self) -> Trial:
+        """The lowest peak found: chase a little less than the present one, again and again."""
+        trials = [t for t in map(self.trial, self.seeds()) if t is not None]
+        trial = min(trials, key=lambda t: (t.peak, t.work))
+        limit = self.spent + 2 * LOWERINGS
+        while self.spent < limit:
+            tried = self.greedy(trial, int(trial.peak * TIGHTER))
+            if tried.peak >= trial.peak:
+                break
+            trial = tried
+        return trial
+
+    def greedy(self, trial: Trial, budget: int) -> Trial:
+        """Take the best move at the peak again and again."""
+        limit = self.spent + LOWERINGS // (2 * STARTS)
+        while trial.peak > budget and self.spent < limit:
+            excess, best, most = trial.excess(budget), None, 0.0
+            for decisions in self.moves(trial):
+                tried = self.trial(decisions)
+                if tried is None:
+                    continue
+                gain = excess - tried.excess(budget)
+                score = gain / (max(tried.work - trial.work, 0) + 1 + trial.work // 10_000)
+                if gain > 0 and score > most:
+                    best, most = tried, score
+            if best is None:
+                break
+            trial = best
+        return trial
+
+    def prune(self, trial: Trial, budget: int) -> Trial:
+        """Undo decisions that cost work, the dearest first, while the peak stays within."""
+        limit = self.spent + LOWERINGS // (2 * STARTS)
+        changed = trial.peak <= budget
+        while changed and self.spent < limit:
+            changed = False
+            for v in sorted(trial.decisions.policies, key=self._price, reverse=True):
+                if trial.decisions.policies[v] == "keep" or self.spent >= limit:
+                    continue
+                for policy in ("keep", "recompute"):
+                    tried = self.trial(with_policy(trial.decisions, [v], policy))
+                    if tried and tried.peak <= budget and tried.work < trial.work:
+                        trial, changed = tried, True
+                        break
+        return trial
+
+    def _price(self, v: int) -> int:
+        node = self.tape.nodes[self.producer[v]]
+        rule = OPS[node.op].macs
+        specs = self.tape.specs
+        if rule is None:
+            return specs[v].size
+        ins = [None if i is None else specs[i] for i in node.ins]
+        return rule(ins, [specs[o] for o in node.outs], node.attrs)
+
+
+def with_policy(d: Decisions, values: list[int], policy: str) -> Decisions:
+    """d with another policy for these values."""
+    return replace(d, policies={**d.policies, **dict.fromkeys(values, policy)})
+
+
+def rank(work: int, peak: int, budget: int | None) -> tuple[int, int]:
+    """What fits by its work, before what does not by its peak."""
+    return (0, work) if budget is None or peak <= budget else (1, peak)
+
+
+def _rank(trial: Trial, budget: int) -> tuple[int, int]:
+    return rank(trial.work, trial.peak, budget)
