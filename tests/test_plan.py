@@ -140,7 +140,7 @@ def test_optimizer_state_is_counted(optimizer, copies):
 
 def test_policies_and_ratios():
     plan = planned("resnet8", 8)
-    assert set(plan.policies) == {"keep", "bitmap", "mask", "recompute", "invert", "spill"}
+    assert set(plan.policies) == {"keep", "bitmap", "recompute", "invert", "spill"}
     assert plan.policies["keep"] > 0
     assert sum(plan.policies.values()) == plan.policies["keep"]
     assert plan.extra_macs_ratio == 0.0

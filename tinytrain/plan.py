@@ -260,10 +260,10 @@ def place_persistent(program: Program, buffers: list[Buffer], layout: Layout | N
 
 def count_policies(program: Program) -> dict[str, int]:
     """How many values of the forward pass backward gets by which policy."""
-    counts = dict.fromkeys(("keep", "bitmap", "mask", "recompute", "invert", "spill"), 0)
+    counts = dict.fromkeys(("keep", "bitmap", "recompute", "invert", "spill"), 0)
     counts["keep"] = len(residuals(program))
     copies = program.stands_for
-    counts["mask"] = sum(program.kinds[v] == "stash" for v in copies)
+    counts["bitmap"] = sum(program.kinds[v] == "stash" for v in copies)
     counts["recompute"] = len({copies[v] for v in copies if program.kinds[v] == "activation"})
     return counts
 
