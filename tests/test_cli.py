@@ -162,12 +162,11 @@ def test_a_budget_that_does_not_fit_is_status_3(fails, ok):
         assert part in line
     assert ok(*plan, "--ram", str(need))["fits"] is True
     fails(*plan, "--ram", str(need - 7), "--json", status=3)
-    # By itself it finds a way: slices of the batch here, for there are no batch statistics.
+    # By itself it finds a way: slices of the batch, or a little work done twice.
     need = ok("plan", "lenet5", "--batch", "2")["arena_bytes"]
     found = ok("plan", "lenet5", "--batch", "2", "--ram", str(need - 7))
     assert found["fits"] is True
     assert found["arena_bytes"] <= need - 7
-    assert found["microbatch"] == 1
 
 
 @pytest.mark.parametrize(
