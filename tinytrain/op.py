@@ -40,6 +40,8 @@ class Op:
     indexes  (input, `(input specs, attrs) -> bound`): integers there must lie in [0, bound).
     drops    outputs that the kernel leaves out when nobody reads them (it is handed None).
     macs     `(input specs, output specs, attrs) -> int`: multiply-accumulates.
+    inverse  one function per input, `(b, node) -> value` (variadic: the position comes last): the
+             input from the output and the other inputs; None where it cannot be had back.
     integers the op is defined for integers too; else what carries a gradient must be floating.
     """
 
@@ -55,6 +57,7 @@ class Op:
     indexes: tuple[int, Callable[..., int]] | None = None
     drops: tuple[int, ...] = ()
     macs: Callable[..., int] | None = None
+    inverse: Any = None
     integers: bool = False
     inputs: tuple[str, ...] = field(default=(), init=False)
     attrs: tuple[str, ...] = field(default=(), init=False)
@@ -117,6 +120,14 @@ class Op:
         if self.variadic:
             return lambda b, node, g: self.vjp(b, node, g, i)
         return self.vjp[i] if i < len(self.vjp) else None
+
+    def inverse_of(self, i: int) -> Callable[..., int] | None:
+        """What brings input i back: `(b, node) -> value`, or None."""
+        if self.inverse is None:
+            return None
+        if self.variadic:
+            return lambda b, node: self.inverse(b, node, i)
+        return self.inverse[i] if i < len(self.inverse) else None
 
 
 OPS: dict[str, Op] = {}

@@ -169,12 +169,14 @@ register(
     "space_to_depth",
     _space_to_depth,
     vjp=(lambda b, n, g: b.grad("depth_to_space", g, **n.attrs),),
+    inverse=(lambda b, n: b.emit("depth_to_space", b.get(n.outs[0]), **n.attrs),),
     integers=True,
 )
 register(
     "depth_to_space",
     _depth_to_space,
     vjp=(lambda b, n, g: b.grad("space_to_depth", g, **n.attrs),),
+    inverse=(lambda b, n: b.emit("space_to_depth", b.get(n.outs[0]), **n.attrs),),
     integers=True,
 )
 
