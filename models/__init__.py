@@ -14,9 +14,11 @@ from typing import Any
 
 from tinytrain.errors import InputError
 from tinytrain.models.audio import DSCNN, Autoencoder
+from tinytrain.models.deep import VGG16, WRN, ResNet18
 from tinytrain.models.from_file import from_file, is_file, users_errors
 from tinytrain.models.image import VGG6, DigitsCNN, LeNet5, MobileNetV2, ResNet8
 from tinytrain.models.mlp import MLP
+from tinytrain.models.reversible import IRevNet, RevNet
 from tinytrain.nn import Module, seeded
 from tinytrain.nn.arguments import check_sizes
 
@@ -31,6 +33,11 @@ ZOO = {
     "autoencoder": Autoencoder,
     "mobilenetv2": MobileNetV2,
     "digits_cnn": DigitsCNN,
+    "revnet": RevNet,
+    "irevnet": IRevNet,
+    "wrn": WRN,
+    "vgg16": VGG16,
+    "resnet18": ResNet18,
 }
 FLATTENING = ("mlp", "autoencoder")  # these take samples of any shape
 

@@ -1,4 +1,5 @@
-"""Pieces that several networks share: the choice of norm, and convolution + norm + activation."""
+"""Pieces that several networks share: the choice of norm, convolution + norm + activation, and the
+pre-activation residual block."""
 
 from tinytrain import nn
 from tinytrain.errors import InputError
@@ -34,3 +35,38 @@ def conv_norm(
         in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias
     )
     return [conv, norm_of(norm, out_channels), activation or nn.ReLU()]
+
+
+def preactivated(
+    norm: str,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    standardize: bool = False,
+) -> list[nn.Module]:
+    """Norm, ReLU and convolution (He et al. 2016, the second paper) as a list of three layers. The
+    convolution has a bias only where there is no norm to have one."""
+    conv = nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding=kernel_size // 2,
+        bias=norm == "none",
+        standardize=standardize,
+    )
+    return [norm_of(norm, in_channels), nn.ReLU(), conv]
+
+
+class Preactivated(nn.Module):
+    """shortcut(x) + branch(x): a 1x1 convolution where the shapes differ, else x itself."""
+
+    def __init__(self, branch: nn.Module, in_channels: int, out_channels: int, stride: int):
+        self.branch = branch
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x):
+        return self.shortcut(x) + self.branch(x)

@@ -196,7 +196,7 @@ def test_a_tensor_is_iterated_by_rows():
         lambda: nn.Dropout(-0.1),
         lambda: nn.Embedding(0, 3),
         lambda: nn.BatchNorm2d(0),
-        lambda: models.build("resnet18"),
+        lambda: models.build("resnet19"),
         lambda: models.build("resnet8", norm="instance"),
         lambda: models.build("resnet8", width=2),
         lambda: models.build("resnet8", input_shape=(32, 32)),
@@ -317,6 +317,11 @@ COUNTS = {
     "vgg6": 204_570,
     "resnet8": 78_186,
     "digits_cnn": 3_706,
+    "revnet": 573_642,
+    "irevnet": 6_256_170,
+    "wrn": 1_467_610,
+    "vgg16": 14_719_818,
+    "resnet18": 11_220_132,
 }
 
 
