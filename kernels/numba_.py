@@ -10,6 +10,7 @@ from typing import Any
 import numba  # noqa: F401  (so that its absence shows here, before any kernel is asked for)
 
 _FILES = {
+    "bitmap": ("bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp"),
     "conv": ("conv2d", "conv2d_vjp_x", "conv2d_vjp_w"),
     "matmul": ("matmul", "matmul_nt", "matmul_tn"),
     "norm": (

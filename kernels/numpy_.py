@@ -52,7 +52,8 @@ def scale(y, x, factor):
 
 
 def pow_(y, x, exponent):
-    np.power(x, x.dtype.type(exponent), out=y)
+    # Not into y at once: NumPy 1.24 takes another loop, with other bits, where y lies over x.
+    y[...] = np.power(x, x.dtype.type(exponent))
 
 
 def pow_vjp(dx, g, x, exponent):
@@ -132,6 +133,32 @@ def gate_mask_vjp(dx, g, mask):
     np.multiply(g, passes, out=dx)
 
 
+def _bits(x):
+    return x.reshape(-1).view(f"u{x.itemsize}")
+
+
+def bitmap_pack(mask, values, count, x, capacity):
+    nonzero = _bits(x) != 0  # +0 alone is zero; -0 and NaN have bits
+    mask[...] = np.packbits(nonzero, bitorder="little")
+    count[...] = np.count_nonzero(nonzero)
+    kept = _bits(x)[nonzero][:capacity]
+    _bits(values)[: kept.size] = kept
+
+
+def bitmap_unpack(y, mask, values, shape):
+    nonzero = np.unpackbits(mask, count=y.size, bitorder="little").view(bool)
+    bits = _bits(y)
+    bits[...] = 0
+    bits[nonzero] = _bits(values)[: np.count_nonzero(nonzero)]
+
+
+def bitmap_gate_vjp(dx, g, mask, values, gate):
+    y = np.empty(g.shape, values.dtype)
+    bitmap_unpack(y, mask, values, g.shape)
+    passes = (y > 0) & (y < 6) if gate == "relu6" else y > 0
+    np.multiply(g, passes, out=dx)
+
+
 def leaky_relu(y, x, negative_slope):
     y[...] = np.where(x > 0, x, x * x.dtype.type(negative_slope))
 
@@ -159,6 +186,11 @@ def gelu_vjp(dx, g, x):
     t = np.tanh(c * (x + k * x * x * x))
     slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * k * x * x)
     np.multiply(g, slope, out=dx)
+
+
+def snap(y, x, bits):
+    step = x.dtype.type(2.0**bits)
+    np.multiply(np.rint(x * step), 1 / step, out=y)
 
 
 # ---------------------------------------------------------------------------- moving values
@@ -623,3 +655,9 @@ def copy(y, x):
 def check_finite(flag, *xs):
     bad = (k for k, x in enumerate(xs, 1) if not np.isfinite(x).all())
     flag[...] = next(bad, 0)
+
+
+def check_capacity(flag, *counts_capacities):
+    *counts, capacities = counts_capacities
+    over = (k for k, (n, most) in enumerate(zip(counts, capacities, strict=True), 1) if n > most)
+    flag[...] = next(over, 0)

@@ -465,7 +465,7 @@ CASES = [
 @dataclass(frozen=True)
 class Update:
     """A row of the update, which `run.call` applies to arrays of these kinds: "v" a vector,
-    "+" one without negatives, "" a number in (0, 1]."""
+    "+" one without negatives, "" a number in (0, 1], "m" the bits of a vector, "n" a count."""
 
     op: str
     ins: Sequence[str | None]
@@ -488,15 +488,22 @@ UPDATES = [
     Update("clip_factor", [""], {"max_norm": 0.5}),
     Update("running_average", "vv", {"momentum": 0.1, "correction": 1.25}),
     Update("copy", "v"),
+    Update("snap", "v", {"bits": 3}),
     Update("gate_mask", "v", {"gate": "relu"}),
     Update("gate_mask", "v", {"gate": "relu6"}),
+    Update("bitmap_pack", "v", {"capacity": 1}),
+    Update("bitmap_unpack", "mv", {"shape": (1,)}),
+    Update("check_capacity", "nn", {"capacities": (3, 50)}),
     Update("check_finite", "vvv"),
     Update("fill", "", {"shape": (3, 2), "value": 0.5}),
 ]
 
 
+# Steps of a staircase: their gradient is not the slope, by definition (see test_invert.py).
+STRAIGHT_THROUGH = {"snap"}
+
+
 def needed() -> set[str]:
     """The names that owe a gradient case: every row with a vjp, and every composite."""
-    return {name for name, row in OPS.items() if row.vjp is not None} | {
-        function.__name__ for function in functions.COMPOSITES
-    }
+    rows = {name for name, row in OPS.items() if row.vjp is not None} - STRAIGHT_THROUGH
+    return rows | {function.__name__ for function in functions.COMPOSITES}

@@ -63,7 +63,7 @@ def run_poisoned(frozen, program, backend: str) -> dict[str, bytes]:
             view[...] = rng.integers(0, 10, view.shape)
         elif leaf.kind == "hyper":
             view[...] = 1 if leaf.name == "key" else 0.05
-        elif leaf.kind == "optimizer":
+        elif leaf.kind in ("optimizer", "accumulator"):
             view[...] = 0
         else:
             view[...] = tensor.data

@@ -114,8 +114,13 @@ def update_arrays(update: Update, size: int) -> list[np.ndarray | None]:
         "+": lambda: rng.random(size),
         "": lambda: rng.uniform(0.1, 1),
         "2": lambda: rng.uniform(0.1, 1, 2),
+        "m": lambda: rng.integers(0, 256, -(-size // 8)),
+        "n": lambda: size,
     }
-    return [None if k is None else np.asarray(made[k](), np.float32) for k in update.ins]
+    dtypes = {"m": np.uint8, "n": np.uint32}
+    return [
+        None if k is None else np.asarray(made[k](), dtypes.get(k, np.float32)) for k in update.ins
+    ]
 
 
 @needs_numba

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinytrain.errors import InputError
 from tinytrain.freeze import Frozen
+from tinytrain.lower import lower
 from tinytrain.op import OPS
 from tinytrain.plan import Plan
-from tinytrain.run import Executor, HighWater
+from tinytrain.run import Executor, HighWater, run_fresh
 from tinytrain.tensor import check_range
 
 # Ops that leave every value as it is, so that the range of an index can be told at its leaf.
@@ -103,3 +104,24 @@ def load(what: str, array: Any, view: np.ndarray, limit: int | None) -> None:
     else:
         with np.errstate(over="ignore"):  # what overflows is infinite, which the guard finds
             view[...] = a
+
+
+def densities(frozen: Frozen, xs: Sequence[np.ndarray], backend: str) -> dict[int, float]:
+    """The share of non-zeros in each value of a forward pass over these inputs, by tape value."""
+    program = lower(frozen.tape)
+    values = {}
+    for v, leaf in program.leaves.items():
+        if leaf.kind in ("parameter", "state", "constant"):
+            values[v] = frozen.leaves[v].data
+        else:  # labels change the loss alone
+            values[v] = np.zeros(program.specs[v].shape, program.specs[v].dtype)
+    limits = index_limits(frozen)
+    for v, a in zip(frozen.inputs, xs, strict=True):
+        load("x", a, values[v], limits.get(v))
+    run_fresh(program, values, backend)
+    made = [n.outs[0] for n in frozen.tape.nodes if not OPS[n.op].view]
+    return {
+        v: np.count_nonzero(values[v]) / values[v].size
+        for v in made
+        if v != frozen.tape.loss and v in values and program.specs[v].is_float and values[v].size
+    }

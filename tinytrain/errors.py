@@ -27,3 +27,7 @@ class BudgetError(TinytrainError, MemoryError):
 
 class NotFiniteError(TinytrainError, ArithmeticError):
     """An input, an output, the loss or a gradient is NaN or infinite; nothing was updated."""
+
+
+class CapacityError(TinytrainError):
+    """A slice has more non-zeros than its bitmaps have room for; nothing was updated."""

@@ -188,10 +188,12 @@ def plan(
     The arguments are Trainer's (backend and seed change no plan). BudgetError if it does not fit
     `ram`.
     """
-    check_absent(density=density, spill=spill)
+    check_absent(spill=spill)
     loss, optimizer = defaults(net, loss, optimizer)
     record = Recorder(net, sample_specs(net, input_shape), loss, label_spec)
-    return budget.choose(record.tape, optimizer, batch, ram, policy, microbatch, guard, clip_norm)
+    return budget.choose(
+        record.tape, optimizer, batch, ram, policy, microbatch, guard, clip_norm, density
+    )
 
 
 def defaults(net: Module, loss: Any, optimizer: Any) -> tuple[Callable[..., Tensor], Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from tinytrain.op import OPS
 from tinytrain.spec import Spec
 from tinytrain.stash import POLICIES
-from tinytrain.steps import Group, Program, Step, finish, place
+from tinytrain.steps import OVERFLOW, Group, Program, Step, finish, place
 from tinytrain.tape import Leaf, Node, Tape
 
 
@@ -24,11 +24,13 @@ from tinytrain.tape import Leaf, Node, Tape
 class Decisions:
     """What the budget decides: a policy for each residual (tape value), for each node (its
     position on the tape) whether its weight gradient comes before its data gradient, and the
-    outputs of gates (ReLU) whose sign is kept as one bit, for the gate's own gradient."""
+    outputs of gates (ReLU) whose sign is kept as one bit, for the gate's own gradient. `densities`
+    are the nominal shares of non-zeros that bitmaps get room for."""
 
     policies: dict[int, str] = field(default_factory=dict)
     weight_first: dict[int, bool] = field(default_factory=dict)
     masks: frozenset[int] = frozenset()
+    densities: dict[int, float] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=16384)
@@ -55,10 +57,17 @@ class Lowering:
         self.into: int | None = None
         self.into_spec: Spec | None = None
         self.producer = {o: n for n in tape.nodes for o in n.outs}
+        self.inverses: list[int] = self.program.inverses
+        self.readers: dict[int, list[Node]] = {}
+        for node in tape.nodes:
+            for i in set(node.ins) - {None}:
+                self.readers.setdefault(i, []).append(node)  # type: ignore[arg-type]
         self.states: dict[tuple[int | None, str], int] = {}
         self.accumulates = False
         self.late = self._only_for_assigns()
         self.masks: dict[int, int] = {}
+        self.packed: dict[int, tuple[int, int]] = {}  # value -> its mask and non-zeros
+        self.counts: dict[int, int] = {}  # count of non-zeros -> the capacity
         self.passing: list[int] = []
         self.seed: int | None = None  # the gradient of the loss, where it is not 1
 
@@ -184,6 +193,10 @@ class Lowering:
                     POLICIES[self.decisions.policies[v]].save(self, v)
         if guard and self.tape.loss is not None:
             flags += self.check([self.tape.loss], "the loss")
+        if self.counts:
+            flag = self.emit("check_capacity", *self.counts, capacities=(*self.counts.values(),))
+            flags.append(self._flag(flag, OVERFLOW))
+        if flags:
             self.mark(flags)
 
     def _mask(self, node: Node) -> int:
@@ -234,9 +247,12 @@ class Lowering:
         if not values:
             return []
         flag = self.emit("check_finite", *values)
+        return [self._flag(flag, what)]
+
+    def _flag(self, flag: int, what: str) -> tuple[int, str]:
         self.program.kinds[flag] = "io"
         self.program.kept.append(flag)
-        return [(flag, what)]
+        return flag, what
 
     def mark(self, flags: list[tuple[int, str]]) -> None:
         """Here the step stops if a flag is raised."""
@@ -290,6 +306,31 @@ class Lowering:
                 self.memo.setdefault(old, new)
         return outs[node.outs.index(v)]
 
+    def inverted(self, v: int) -> int:
+        """v from the last node on the tape that can give it back."""
+        node, inverse = self.inverse_of(v)
+        value = inverse(self, node)
+        self.program.stands_for[value] = v
+        self.program.kinds[value] = "activation"
+        self.inverses.append(value)
+        return value
+
+    def inverse_of(self, v: int) -> tuple[Node, Callable[..., int]]:
+        """The node whose inverse gives v back, and that inverse."""
+        for node in reversed(self.readers.get(v, [])):
+            inverse = OPS[node.op].inverse_of(node.ins.index(v))
+            if inverse is not None:
+                return node, inverse
+        raise ValueError(f"value {v} has no reader with an inverse")
+
+    def _invert_early(self, node: Node) -> None:
+        """Bring back at once what only this node's inverse gives: its output dies here, and what
+        the inverse runs forward again serves the gradients that follow."""
+        policies = self.decisions.policies
+        for v in [v for v in node.ins if v is not None and policies.get(v) == "invert"]:
+            if self.inverse_of(v)[0] is node:
+                self.get(v)
+
     def passes(self, v: int) -> None:
         """Forget how v was brought back once the present node is done: the next reader does it
         again."""
@@ -299,6 +340,9 @@ class Lowering:
         """The gradient through a gate that asks for y's sign alone: by its mask if there is one."""
         if y in self.masks and y not in self.memo:
             return self.grad("gate_mask_vjp", g, self.masks[y])
+        if y in self.packed:
+            gate = self.producer[y].op
+            return self.grad("bitmap_gate_vjp", g, *self.packed[y], gate=gate)
         return self.grad(op, g, self.get(y))
 
     def backward(self, wrt: set[int], begin: Callable[[int], int | None], done) -> None:
@@ -322,6 +366,8 @@ class Lowering:
                 continue
             g = self.grads.pop(node.outs[0], None)
             self.shared.clear()
+            if OPS[node.op].inverse is not None:
+                self._invert_early(node)
             for i in self._gradient_order(k, node, need):
                 if g is not None:
                     self._contribute(node, i, g, wrt, begin)

@@ -14,7 +14,8 @@ from tinytrain.errors import BudgetError
 from tinytrain.lifetime import Buffer, Layout, buffers_of, key_of, live_bytes
 from tinytrain.lower import Decisions
 from tinytrain.op import OPS
-from tinytrain.steps import Program
+from tinytrain.stash import bitmap
+from tinytrain.steps import Program, Step
 
 ALIGN = 16
 KINDS = ("parameters", "optimizer", "gradients", "activations", "stash", "workspace", "io", "slack")
@@ -56,6 +57,7 @@ class Plan:
     microbatch: int = 0  # 0: the batch
     extra_macs_ratio: float = 0.0
     decisions: Decisions = field(default_factory=Decisions)
+    guaranteed: Decisions | None = None  # for a slice that overflows a bitmap's capacity
     find_smallest: Callable[[], int] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -122,6 +124,27 @@ class Plan:
             table[KIND_OF[self.program.kinds[v]]] += nbytes
         table["slack"] = self.arena_bytes - sum(table.values())
         return dict(table)
+
+    def bitmap_bytes(self) -> dict[str, int]:
+        """Bytes of all bitmaps together: their bits ("masks", those of gates too), the non-zeros
+        at the nominal density ("nominal"), the margin on top ("margin"), the values when dense."""
+        table = dict.fromkeys(("masks", "nominal", "margin", "dense"), 0)
+        specs = self.program.specs
+        for s in self.program.steps:
+            if s.op == "gate_mask":
+                table["masks"] += specs[s.writes()[0]].nbytes
+            if s.op == "bitmap_pack":
+                mask, values, count = (specs[v].nbytes for v in s.writes())
+                x = specs[s.reads()[0]]
+                nominal = x.nbytes // x.size * bitmap.room(x.size, self._density(s), margin=0)
+                table["masks"] += mask + count
+                table["nominal"] += nominal
+                table["margin"] += values - nominal
+                table["dense"] += x.nbytes
+        return table
+
+    def _density(self, pack: Step) -> float:
+        return self.decisions.densities[pack.reads()[0]]
 
     def require_fit(self) -> Plan:
         """Itself; BudgetError with what is missing if it does not fit its `ram`."""
@@ -263,8 +286,12 @@ def count_policies(program: Program) -> dict[str, int]:
     counts = dict.fromkeys(("keep", "bitmap", "recompute", "invert", "spill"), 0)
     counts["keep"] = len(residuals(program))
     copies = program.stands_for
-    counts["bitmap"] = sum(program.kinds[v] == "stash" for v in copies)
-    counts["recompute"] = len({copies[v] for v in copies if program.kinds[v] == "activation"})
+    counts["bitmap"] = len({copies[v] for v in copies if program.kinds[v] == "stash"})
+    unpacked = {s.outs[0] for s in program.steps if s.op == "bitmap_unpack"}
+    counts["invert"] = len(program.inverses)
+    again = {v for v in copies if program.kinds[v] == "activation"} - unpacked
+    again -= set(program.inverses)
+    counts["recompute"] = len({copies[v] for v in again})
     return counts
 
 
@@ -272,8 +299,11 @@ def residuals(program: Program) -> set[int]:
     """Values of the forward pass that a step of the backward pass reads."""
     recorded = range(len(program.tape.specs))
     forward = {v for v in recorded if program.kinds[v] == "activation"}
+    if not program.marks and "gradient" not in program.kinds:
+        return set()
     found = set()
-    for step in program.steps:
-        if any(v is not None and program.kinds[v] == "gradient" for v in step.outs):
+    begin = program.marks[0][0] if program.marks else 0
+    for step in program.steps[begin:]:
+        if not any(v in recorded for v in step.outs):
             found |= {program.root(v) for v in step.reads()} & forward
     return found

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tinytrain.errors import InputError, NotFiniteError
+from tinytrain.errors import CapacityError, InputError, NotFiniteError
 from tinytrain.op import OPS
 from tinytrain.plan import Plan
 from tinytrain.spec import Spec
-from tinytrain.steps import Program, Step
+from tinytrain.steps import OVERFLOW, Program, Step
 
 POISON = 0xFF  # a NaN in float32, so that a dead byte that is read shows
 CANARIES = (0xA5, 0x5A)
@@ -133,9 +133,14 @@ def run_fresh(
 
 
 def raise_flags(flags, read: Callable[[int], np.ndarray]) -> None:
-    """NotFiniteError for the first raised flag."""
+    """NotFiniteError, or CapacityError, for the first raised flag."""
     for v, what in flags:
         if read(v)[()]:
+            if what == OVERFLOW:
+                raise CapacityError(
+                    "more non-zeros than the bitmaps have room for; nothing was updated. Run this "
+                    "slice under the guaranteed plan, or plan with a larger density"
+                )
             raise NotFiniteError(
                 f"{what} is NaN or infinite; nothing was updated. Check the data's scale, or "
                 f"lower the learning rate"

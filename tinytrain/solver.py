@@ -12,15 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from tinytrain.errors import InputError
 from tinytrain.lifetime import buffers_of, live_of
 from tinytrain.lower import Decisions
 from tinytrain.op import OPS
 from tinytrain.steps import Program, Step
-from tinytrain.tape import Tape
+from tinytrain.tape import Node, Tape
 
 GATES = ("relu", "relu6")  # a mask of one bit an element serves their gradient
 DEAR = ("conv2d", "matmul")  # what recomputing it costs is worth a thought; the rest is cheap
-LOWERINGS = 400_000  # steps lowered in one search: some seconds
+# What makes the streams of a reversible network; the branches added to them are made again.
+STREAM = ("add", "slice", "pad", "space_to_depth", "depth_to_space")
+LOWERINGS = 200_000  # steps lowered in one search: some seconds
 STARTS = 5  # seeds that are searched from, of those that fit and of those that do not
 LARGEST = 12  # buffers alive at the peak that are looked at
 TIGHTER = 0.98  # of the present peak: a target far away costs far more work
@@ -74,6 +77,9 @@ class Solver:
         lower: Callable[[Decisions], Program],
         slices: int = 1,
         inplace: bool = True,
+        sparse: frozenset[int] = frozenset(),
+        orders: bool = True,
+        lowerings: int = LOWERINGS,
     ):
         self.tape, self.lower, self.slices, self.inplace = tape, lower, slices, inplace
         self.known: dict[tuple, Trial | None] = {}
@@ -88,6 +94,10 @@ class Solver:
 
         for v in self.values:
             self.groups.setdefault(self._likeness(v), []).append(v)
+        self.invertible = invertible(tape) & set(self.values)
+        self.sparse = sparse  # values that a bitmap may be planned for
+        self.lowerings = lowerings
+        self.orders = orders  # whether the order of a node's gradients, and so of sums, may change
 
     def _likeness(self, v: int) -> tuple:
         """What values of repeated blocks have in common."""
@@ -126,6 +136,10 @@ class Solver:
         yield cheap
         joined = {v for v in cheap.policies if self._op(v) in ("add", "concat")}
         yield replace(cheap, policies={v: p for v, p in cheap.policies.items() if v not in joined})
+        if self.invertible:
+            yield self.start("invert")
+        if self.sparse:
+            yield self.start("bitmap")
         cuts = self._cuts()
         for k in CUTS:
             if k <= len(cuts):
@@ -135,12 +149,47 @@ class Solver:
                 yield Decisions(dict.fromkeys(rest, "recompute_each"))
 
     def start(self, policy: str) -> Decisions:
-        """The decisions that a policy forces: recompute takes all that is cheap to make again."""
+        """The decisions that a policy forces: recompute takes all that is cheap to make again,
+        invert all that can be had back, recomputing the rest but the ends of reversible chains."""
+        if policy == "invert":
+            if not self.invertible:
+                raise InputError("policy 'invert': nothing in this network can be inverted")
+            chosen = {
+                v: "invert" if v in self.invertible else "recompute"
+                for v in self.values
+                if v in self.invertible or self._op(v) != "add"
+            }
+            # Statistics and indices too, or their few bytes would add up with depth.
+            more = [
+                o
+                for v in list(chosen)
+                if chosen[v] == "recompute"
+                for o in self.tape.nodes[self.producer[v]].outs[1:]
+            ]
+            return Decisions({**chosen, **dict.fromkeys(more, "recompute")})
+        if policy == "bitmap":
+            return self._packed()
         if policy != "recompute":
             return Decisions()
         masks = frozenset(v for v in self.values if self._op(v) in GATES)
         cheap = [v for v in self.values if self._op(v) not in DEAR]
         return Decisions(dict.fromkeys(cheap, "recompute"), masks=masks)
+
+    def _packed(self) -> Decisions:
+        """A bitmap for each sparse value that backward reads; where that is its own gate alone,
+        the mask."""
+        keep = self.trial(Decisions())
+        assert keep is not None
+        readers: dict[int, set[str]] = {}
+        for s in keep.program.steps:
+            first = next(v for v in s.outs if v is not None)
+            recorded = first < len(self.tape.specs)  # by the tape: a step of the forward pass
+            if not recorded and s.op != "check_finite":
+                for v in s.reads():
+                    readers.setdefault(keep.program.root(v), set()).add(s.op)
+        read = [v for v in self.values if v in self.sparse and v in readers]
+        masks = {v for v in read if self._op(v) in GATES and readers[v] == {self._op(v) + "_vjp"}}
+        return Decisions({v: "bitmap" for v in read if v not in masks}, masks=frozenset(masks))
 
     def _op(self, v: int) -> str:
         return self.tape.nodes[self.producer[v]].op
@@ -187,15 +236,22 @@ class Solver:
         for v in seen:
             if v in self.producer and v != self.tape.loss:
                 yield from self._changes(d, v)
-        for k in self._nodes_near(trial, peak):
+        for k in self._nodes_near(trial, peak) if self.orders else ():
             yield replace(d, weight_first={**d.weight_first, k: not d.weight_first.get(k, False)})
 
     def _changes(self, d: Decisions, v: int) -> Iterator[Decisions]:
         """Other policies for v, and for all that are like it."""
         now = d.policies.get(v, "keep")
         alike = self.groups[self._likeness(v)]
+        policies = ["keep", "recompute", "recompute_each"]
+        if v in self.invertible:
+            policies.append("invert")
+            alike = [u for u in alike if u in self.invertible]
+        if v in self.sparse:
+            policies.append("bitmap")
+            alike = [u for u in alike if u in self.sparse]
         for values in ([v], alike) if len(alike) > 1 else ([v],):
-            for policy in ("keep", "recompute", "recompute_each"):
+            for policy in policies:
                 if policy != now:
                     yield with_policy(d, values, policy)
             if self._op(v) in GATES:
@@ -235,7 +291,7 @@ class Solver:
         """The lowest peak found: chase a little less than the present one, again and again."""
         trials = [t for t in map(self.trial, self.seeds()) if t is not None]
         trial = min(trials, key=lambda t: (t.peak, t.work))
-        limit = self.spent + 2 * LOWERINGS
+        limit = self.spent + 2 * self.lowerings
         while self.spent < limit:
             tried = self.greedy(trial, int(trial.peak * TIGHTER))
             if tried.peak >= trial.peak:
@@ -245,7 +301,7 @@ class Solver:
 
     def greedy(self, trial: Trial, budget: int) -> Trial:
         """Take the best move at the peak again and again."""
-        limit = self.spent + LOWERINGS // (2 * STARTS)
+        limit = self.spent + self.lowerings // (2 * STARTS)
         while trial.peak > budget and self.spent < limit:
             excess, best, most = trial.excess(budget), None, 0.0
             for decisions in self.moves(trial):
@@ -263,11 +319,12 @@ class Solver:
 
     def prune(self, trial: Trial, budget: int) -> Trial:
         """Undo decisions that cost work, the dearest first, while the peak stays within."""
-        limit = self.spent + LOWERINGS // (2 * STARTS)
+        limit = self.spent + self.lowerings // (2 * STARTS)
         changed = trial.peak <= budget
         while changed and self.spent < limit:
             changed = False
-            for v in sorted(trial.decisions.policies, key=self._price, reverse=True):
+            chosen = [v for v in trial.decisions.policies if v in self.producer]
+            for v in sorted(chosen, key=self._price, reverse=True):
                 if trial.decisions.policies[v] == "keep" or self.spent >= limit:
                     continue
                 for policy in ("keep", "recompute"):
@@ -285,6 +342,48 @@ class Solver:
             return specs[v].size
         ins = [None if i is None else specs[i] for i in node.ins]
         return rule(ins, [specs[o] for o in node.outs], node.attrs)
+
+
+def sparse_values(tape: Tape) -> list[int]:
+    """Outputs of gates, and of max pooling over these: what is mostly zero after a ReLU."""
+    found: dict[int, bool] = {}  # and whether it is a value of its own, not a view
+    for n in tape.nodes:
+        passes = OPS[n.op].view or n.op == "max_pool2d"
+        if n.op in GATES or (passes and n.ins[0] in found):
+            found[n.outs[0]] = not OPS[n.op].view
+    return [v for v, owns in found.items() if owns]
+
+
+def invertible(tape: Tape) -> set[int]:
+    """Values that their last invertible reader gives back without asking for them again, if what
+    sums make on the way there is kept or inverted in its turn."""
+    last: dict[int, tuple[Node, int]] = {}
+    for node in tape.nodes:
+        for i, v in enumerate(node.ins):
+            if v is not None and OPS[node.op].inverse_of(i) is not None:
+                last[v] = node, i
+    producer = {o: n for n in tape.nodes for o in n.outs}
+    found: set[int] = set()
+    for v, (node, i) in last.items():
+        same = tape.specs[node.outs[0]].size == tape.specs[v].size  # not broadcast
+        others = [u for k, u in enumerate(node.ins) if k != i]
+        stream = v in producer and producer[v].op in STREAM
+        if same and stream and not found & {*others} and not _asks_for(v, others, producer):
+            found.add(v)
+    return found
+
+
+def _asks_for(v: int, values: list[int | None], producer: dict[int, Node]) -> bool:
+    """Whether making `values` again comes upon v, sums not being made again."""
+    todo, seen = list(values), set()
+    while todo:
+        u = todo.pop()
+        if u == v:
+            return True
+        if u in producer and u not in seen and producer[u].op != "add":
+            seen.add(u)
+            todo += producer[u].ins
+    return False
 
 
 def with_policy(d: Decisions, values: list[int], policy: str) -> Decisions:

@@ -9,6 +9,8 @@ from tinytrain.op import OPS
 from tinytrain.spec import Spec
 from tinytrain.tape import Leaf, Tape
 
+OVERFLOW = "a bitmap's capacity"  # the flag that asks for the guaranteed plan
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -63,6 +65,7 @@ class Program:
     body: tuple[int, int] | None = None  # run once for every slice; what is around it, once
     forward_end: int = 0  # where backward begins, when nothing is committed between
     stands_for: dict[int, int] = field(default_factory=dict)  # a copy -> the tape value it is
+    inverses: list[int] = field(default_factory=list)  # copies that an inverse made
 
     def root(self, v: int) -> int:
         """The value that owns v's bytes, before homes."""

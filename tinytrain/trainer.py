@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tinytrain import budget, checkpoint, data, losses
-from tinytrain.bound import Bound, load
-from tinytrain.errors import InputError, NotFiniteError
+from tinytrain.bound import Bound, densities, load
+from tinytrain.errors import CapacityError, InputError, NotFiniteError
 from tinytrain.freeze import (
     Frozen,
     Recorder,
@@ -48,6 +48,8 @@ class Trainer:
     clip_norm   scale the gradients so that their joint 2-norm is at most this.
     backend     "auto", "numpy" or "numba".
     input_shape of one sample, where the model does not say (or a Spec, or a list for several).
+    density     the share of non-zeros expected in outputs of ReLU: the planner may keep them packed
+                as bitmaps. A slice with more is run again without (`overflows` counts these).
     label_spec  the Spec of one sample's label, where the loss does not say.
     """
 
@@ -70,7 +72,7 @@ class Trainer:
         label_spec: Any = None,
     ):
         self.backend = choose_backend(backend)
-        check_absent(density=density, spill=spill)
+        check_absent(spill=spill)
         self.net, self.batch, self.seed = net, batch, int(seed)
         self.loss, self.optimizer = defaults(net, loss, optimizer)
         self.samples = sample_specs(net, input_shape)
@@ -81,19 +83,46 @@ class Trainer:
             "microbatch": microbatch,
             "guard": guard,
             "clip_norm": clip_norm,
+            "density": density,
         }
         self._record = Recorder(net, self.samples, self.loss, label_spec)
-        self.plan: Plan = budget.choose(self._record.tape, self.optimizer, batch, **self.settings)
-        self.arena = new_arena(self.plan.arena_bytes)
-        self._bound: dict[tuple[str, int], Bound] = {}
-        self._infer_batch = self.plan.microbatch
+        self.overflows = 0  # slices run again, for they had more non-zeros than was planned
         self.steps = 0  # updates made
         self.epoch = 0  # epochs finished
         self.within = 0  # samples of the present epoch that were seen
         self._saved: str | None = None  # where the newest state was saved to or restored from
-        self._train = self._bind(self._record(self.plan.microbatch), self.plan)
+        self._make_plan()
+
+    def _make_plan(self) -> None:
+        """Plan the step and move into an arena of that size."""
+        record, batch = self._record, self.batch
+        self.plan: Plan = budget.choose(record.tape, self.optimizer, batch, **self.settings)
+        self.arena = new_arena(self.plan.arena_bytes)
+        self._bound: dict[tuple[str, int], Bound] = {}
+        self._infer_batch = self.plan.microbatch
+        self._train = self._bind(record(self.plan.microbatch), self.plan)
         self._bound["train", self.plan.microbatch] = self._train
         self._fill_persistent(self._train)
+
+    def calibrate(self, x: Any) -> dict[int, float]:
+        """Measure the densities on these samples and plan anew with them; weights, optimizer state
+        and position stay. The largest share of non-zeros in any slice, by tape value, where it is
+        one that a bitmap can use. It runs outside the arena, with every value of a slice kept.
+        """
+        xs = _arrays("x", x)
+        n, size = self._check_inputs(xs), min(self.plan.microbatch, len(xs[0]))
+        found: dict[int, float] = {}
+        for begin in range(0, n - size + 1, size):
+            part = tuple(a[begin : begin + size] for a in xs)
+            for v, share in densities(self._record(size), part, self.backend).items():
+                found[v] = max(share, found.get(v, 0.0))
+        held = {k: v.copy() for k, v in self.state().items() if k.startswith("optimizer/")}
+        self.settings["density"] = {v: d for v, d in found.items() if d <= budget.DENSEST}
+        self._make_plan()
+        for name, view in self.state().items():
+            if name in held:
+                view[...] = held[name]
+        return self.settings["density"]
 
     def _bind(self, frozen: Frozen, plan: Plan) -> Bound:
         return Bound(frozen, plan, Executor(plan, self.backend, self.arena))
@@ -114,11 +143,12 @@ class Trainer:
     # ------------------------------------------------------------------ plans of other sizes
 
     def _for(self, what: str, n: int) -> Bound:
-        """The bound plan for `n` samples: "train", "predict" or "evaluate"."""
+        """The bound plan for `n` samples: "train", "guaranteed" (a training step without bitmaps),
+        "predict" or "evaluate"."""
         if (what, n) not in self._bound:
-            if what == "train":
+            if what in ("train", "guaranteed"):
                 frozen = self._record(n)
-                program = self._lower(frozen)
+                program = self._lower(frozen, what == "guaranteed")
             else:
                 loss = self.loss if what == "evaluate" else None
                 frozen = freeze(self.net, self.samples, n, loss, False, self.label_spec)
@@ -132,11 +162,12 @@ class Trainer:
             self._bound[what, n] = self._bind(frozen, plan)
         return self._bound[what, n]
 
-    def _lower(self, frozen: Frozen) -> Program:
-        """A training step of another size under the plan's own decisions."""
+    def _lower(self, frozen: Frozen, guaranteed: bool = False) -> Program:
+        """A training step, perhaps of another size, under the plan's own decisions."""
+        decisions = self.plan.guaranteed if guaranteed else self.plan.decisions
         guard, clip = self.settings["guard"], self.settings["clip_norm"]
         sliced = self.plan.program.body is not None
-        return lower(frozen.tape, self.optimizer, self.plan.decisions, guard, clip, sliced)
+        return lower(frozen.tape, self.optimizer, decisions, guard, clip, sliced)
 
     def _for_inference(self, what: str, left: int) -> Bound:
         """A plan for as many of the `left` samples as fit the arena at once."""
@@ -175,16 +206,26 @@ class Trainer:
         total, size = 0.0, self.plan.microbatch
         for begin in range(0, n, size):
             end = min(begin + size, n)
-            bound = self._for("train", end - begin)
-            part = tuple(a[begin:end] for a in ys)
-            self._load(bound, tuple(a[begin:end] for a in xs), part)
-            share = self._weight(part, end - begin) / (self._weight(ys, n) or 1.0)
+            part = tuple(a[begin:end] for a in xs), tuple(a[begin:end] for a in ys)
+            share = self._weight(part[1], end - begin) / (self._weight(ys, n) or 1.0)
             hyper = {**numbers, "share": share, "key": self._key(begin)}
-            for name, view in bound.hyper.items():
-                view[...] = hyper[name]
-            bound.run(first=begin == 0, last=end == n)
+            try:
+                bound = self._ready("train", end - begin, part, hyper)
+                bound.run(first=begin == 0, last=end == n)
+            except CapacityError:  # what comes before the first slice has been done
+                self.overflows += 1
+                bound = self._ready("guaranteed", end - begin, part, hyper)
+                bound.run(first=False, last=end == n)
             total += share * float(bound.loss[()])
         return total
+
+    def _ready(self, what: str, n: int, part: tuple, hyper: dict[str, Any]) -> Bound:
+        """The bound plan with a slice's inputs and labels and the numbers of this step."""
+        bound = self._for(what, n)
+        self._load(bound, *part)
+        for name, view in bound.hyper.items():
+            view[...] = hyper[name]
+        return bound
 
     def _recover(self, error: NotFiniteError) -> None:
         """A bad gradient of an earlier step shows here, in weights that are lost: take the last

@@ -8,6 +8,7 @@ A row ending in `_vjp...` is made by gradients alone and has none of its own. Th
 from typing import TYPE_CHECKING, Any
 
 from tinytrain.ops import (
+    bitmap,
     conv,
     elementwise,
     linear,
@@ -21,6 +22,7 @@ from tinytrain.ops import (
 )
 
 __all__ = [
+    "bitmap",
     "conv",
     "elementwise",
     "linear",

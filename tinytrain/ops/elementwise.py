@@ -27,11 +27,11 @@ def broadcast(name: str, a: Spec, b: Spec) -> Spec:
     return Spec(tuple(reversed(shape)), a.dtype)
 
 
-def _binary(name, vjp, saves=(), integers=True):
+def _binary(name, vjp, saves=(), integers=True, inverse=None):
     def shape(a: Spec, b: Spec):
         return broadcast(name, a, b)
 
-    row = {"vjp": vjp, "saves": saves, "integers": integers}
+    row = {"vjp": vjp, "saves": saves, "integers": integers, "inverse": inverse}
     register(name, shape, inplace=((0, 0), (0, 1)), **row)
 
 
@@ -49,7 +49,12 @@ def _unary_vjp(name, inplace=((0, 0), (0, 1))):
     register(name, shape, inplace=inplace)
 
 
-_binary("add", (lambda b, n, g: g, lambda b, n, g: g))
+def _minus(other):
+    """An operand of a sum from the sum and the other operand (Gomez et al. 2017)."""
+    return lambda b, n: b.emit("sub", b.get(n.outs[0]), b.get(n.ins[other]))
+
+
+_binary("add", (lambda b, n, g: g, lambda b, n, g: g), inverse=(_minus(1), _minus(0)))
 _binary("sub", (lambda b, n, g: g, lambda b, n, g: b.grad("neg", g)))
 _binary(
     "mul",
@@ -171,3 +176,15 @@ register(
     vjp=(lambda b, n, g: b.grad("scale", g, **n.attrs),),
     inplace=((0, 0),),
 )
+
+
+def _snap(x: Spec, bits=10):
+    if not (isinstance(bits, int) and 0 <= bits < 24):
+        raise InputError(f"snap: bits is {bits!r}, wants 0 to 23")
+    return x
+
+
+# Onto the grid of 2^-bits, where float32 adds and subtracts without rounding while values stay
+# below 2^(24 - bits): a coupling whose branch is snapped inverts bit for bit. The gradient passes
+# straight through (Bengio et al. 2013).
+register("snap", _snap, vjp=(lambda b, n, g: g,), inplace=((0, 0),))

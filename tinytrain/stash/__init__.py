@@ -8,6 +8,12 @@ A policy is a module with two functions over the lowering `b` and a tape value `
 `POLICIES` maps their names; `keep` is the default.
 """
 
-from tinytrain.stash import keep, recompute, recompute_each
+from tinytrain.stash import bitmap, invert, keep, recompute, recompute_each
 
-POLICIES = {"keep": keep, "recompute": recompute, "recompute_each": recompute_each}
+POLICIES = {
+    "keep": keep,
+    "bitmap": bitmap,
+    "invert": invert,
+    "recompute": recompute,
+    "recompute_each": recompute_each,
+}

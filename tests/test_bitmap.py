@@ -1,0 +1,358 @@
+"""Bitmaps give back the bits that were packed, a step under them trains as under keep, and a slice
+with more non-zeros than was planned is run again, with nothing lost."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from test_budget import SMALL, batch_of, recorded, run_poisoned
+
+import tinytrain as tt
+from tinytrain import models, run
+from tinytrain.errors import CapacityError, InputError
+from tinytrain.lower import Decisions, lower
+from tinytrain.op import OPS
+from tinytrain.solver import GATES, sparse_values
+from tinytrain.spec import Spec
+from tinytrain.stash import bitmap
+
+BACKENDS = [
+    "numpy",
+    pytest.param(
+        "numba",
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec("numba") is None, reason="numba is not installed"
+        ),
+    ),
+]
+ROOMY = 0.96  # no value of these networks has more, so that no capacity overflows
+SPECIAL = np.float32([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-45, -1.5, 6.0, 7.0])
+
+
+def called(op: str, backend: str, *ins: np.ndarray, **attrs):
+    """The outputs of one row."""
+    specs = tuple(Spec(a.shape, str(a.dtype)) for a in ins)
+    outs, attrs = OPS[op].infer(specs, attrs)
+    return run.call(op, list(ins), outs, attrs, backend)
+
+
+@st.composite
+def sparse(draw) -> np.ndarray:
+    """Any bits at all, mostly +0, of any size."""
+    shape = tuple(draw(st.lists(st.integers(0, 7), min_size=0, max_size=3)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    bits = rng.integers(0, 2**32, shape, dtype=np.uint32)
+    x = np.where(rng.random(shape) < 0.3, rng.choice(SPECIAL, shape), bits.view(np.float32))
+    zero = rng.random(shape) < draw(st.sampled_from([0.0, 0.5, 0.9, 1.0]))
+    return np.asarray(np.where(zero, np.float32(0), x), np.float32)
+
+
+# ------------------------------------------------------------------------- the kernels
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(x=sparse())
+def test_what_is_unpacked_has_the_bits_of_what_was_packed(backend, x):
+    mask, values, count = called("bitmap_pack", backend, x, capacity=max(x.size, 1))
+    (y,) = called("bitmap_unpack", backend, mask, values, shape=x.shape)
+    assert y.tobytes() == x.tobytes()
+    bits = np.frombuffer(x.tobytes(), np.uint32)
+    assert count == np.count_nonzero(bits)
+    assert mask.tobytes() == np.packbits(bits != 0, bitorder="little").tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_positive_zero_is_dropped(backend):
+    _, values, count = called("bitmap_pack", backend, SPECIAL, capacity=9)
+    assert count == 8
+    assert values[:8].tobytes() == SPECIAL[1:].tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 64, 1003])
+def test_all_or_nothing(backend, fill, size):
+    x = np.full(size, fill, np.float32)
+    mask, values, count = called("bitmap_pack", backend, x, capacity=size)
+    assert count == fill * size
+    (y,) = called("bitmap_unpack", backend, mask, values, shape=(size,))
+    assert y.tobytes() == x.tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("capacity", [1, 5, 19])
+def test_an_overflow_writes_nothing_beyond_the_capacity(backend, capacity):
+    x = np.arange(1, 21, dtype=np.float32)
+    held = np.full(24, 77, np.float32)
+    mask, count = np.zeros(3, np.uint8), np.zeros((), np.uint32)
+    run.kernel("bitmap_pack", backend)(mask, held[:capacity], count, x, capacity)
+    assert count == 20 > capacity
+    assert (held[capacity:] == 77).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("gate", GATES)
+@given(y=sparse())
+def test_a_gate_reads_packed_values_as_dense_ones(backend, gate, y):
+    g = np.random.default_rng(y.size).standard_normal(y.shape).astype(np.float32)
+    mask, values, _ = called("bitmap_pack", backend, y, capacity=max(y.size, 1))
+    (got,) = called("bitmap_gate_vjp", backend, g, mask, values, gate=gate)
+    (want,) = called(f"{gate}_vjp", backend, g, y)
+    assert got.tobytes() == want.tobytes()
+
+
+def test_the_first_count_above_its_capacity_is_told():
+    counts = [np.uint32(n).reshape(()) for n in (3, 9, 9)]
+    for capacities, flag in (((3, 9, 9), 0), ((3, 8, 8), 2), ((2, 9, 9), 1)):
+        assert called("check_capacity", "numpy", *counts, capacities=capacities)[0] == flag
+
+
+# ------------------------------------------------------------------------- capacities
+
+
+def test_room_and_what_pays():
+    assert bitmap.room(1000, 0.5, margin=0) == 500
+    assert bitmap.room(1000, 0.5) == 1000 * (0.5 + bitmap.MARGIN)
+    assert bitmap.room(1000, 0.99) == 1000
+    even = 1 - 1 / 32 - bitmap.MARGIN
+    assert bitmap.pays(Spec((32000,)), even - 0.01)
+    assert not bitmap.pays(Spec((32000,)), even + 0.001)
+    assert not bitmap.pays(Spec((1,)), 0.1)
+    assert not bitmap.pays(Spec((32000,), "uint8"), 0.1)
+
+
+def test_what_does_not_pay_stays_dense():
+    net = models.build("resnet8", input_shape=(8, 8, 3))
+    plan = tt.plan(net, batch=4, policy="bitmap", density=0.95)
+    assert not any(s.op == "bitmap_pack" for s in plan.program.steps)
+    assert plan.guaranteed is None
+
+
+@pytest.mark.parametrize("density", [0.3, 0.5])
+def test_the_figures_of_a_plan(density):
+    net = models.build("resnet8", input_shape=(16, 16, 3))
+    keep = tt.plan(net, batch=4, policy="keep")
+    plan = tt.plan(net, batch=4, policy="bitmap", density=density)
+    table = plan.bitmap_bytes()
+    packs = [s for s in plan.program.steps if s.op == "bitmap_pack"]
+    dense = sum(plan.program.specs[s.ins[0]].nbytes for s in packs)
+    assert table["dense"] == dense > 0
+    assert table["nominal"] == pytest.approx(density * dense, rel=0.01)
+    assert table["margin"] == pytest.approx(bitmap.MARGIN * dense, rel=0.01)
+    held = sum(plan.program.specs[v].nbytes for s in packs for v in s.outs)
+    gates = [s for s in plan.program.steps if s.op == "gate_mask"]
+    bits = sum(plan.program.specs[s.outs[0]].nbytes for s in gates)
+    assert table["masks"] + table["nominal"] + table["margin"] == held + bits
+    assert plan.policies["bitmap"] == len(packs) + len(gates)
+    assert plan.arena_bytes < keep.arena_bytes
+    assert sum(plan.breakdown().values()) == plan.arena_bytes
+    assert plan.breakdown()["stash"] > 0
+
+
+@pytest.mark.parametrize("density", [-0.1, 1.5, "half", float("nan")])
+def test_a_density_is_a_share(density):
+    with pytest.raises(InputError, match="density"):
+        tt.plan(models.build("digits_cnn"), density=density)
+
+
+# ------------------------------------------------------------------------- a step's bits
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", SMALL)
+def test_packed_values_give_the_bits_of_keep(name, backend):
+    """Alone, and with random recomputation, masks and kept values; every dead byte is 0xFF."""
+    _, frozen, optimizer = recorded(name, 2)
+    tape = frozen.tape
+    want = run_poisoned(frozen, lower(tape, optimizer), backend)
+    values = [v for v in sparse_values(tape) if v != tape.loss]
+    rng = np.random.default_rng(5)
+    for k in range(3):
+        policies = dict.fromkeys(values, "bitmap")
+        masks: frozenset[int] = frozenset()
+        if k:
+            for v in (v for n in tape.nodes for v in n.outs if v != tape.loss):
+                kinds = ["keep", "recompute", "recompute_each"] + ["bitmap"] * (v in values)
+                policies[v] = str(rng.choice(kinds))
+            gates = (n.outs[0] for n in tape.nodes if n.op in GATES)
+            masks = frozenset(v for v in gates if rng.random() < 0.3)
+        decisions = Decisions(policies, masks=masks, densities=dict.fromkeys(values, 0.9))
+        program = lower(tape, optimizer, decisions)
+        assert k or any(s.op == "bitmap_unpack" for s in program.steps)
+        assert run_poisoned(frozen, program, backend) == want
+
+
+def losses_of(t: tt.Trainer, batch: int) -> tuple[list[float], dict[str, bytes]]:
+    """A few steps, one of them on fewer samples, and all that persists after them."""
+    x, y = batch_of(t.net, batch)
+    losses = [t.step(x, y) for _ in range(3)] + [t.step(x[:5], y[:5])]
+    return losses, {k: v.tobytes() for k, v in t.state().items()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("microbatch", [8, 3])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("digits_cnn", {}),
+        ("vgg6", {"input_shape": (8, 8, 3)}),
+        ("resnet8", {"norm": "group", "input_shape": (8, 8, 3)}),
+    ],
+)
+@pytest.mark.parametrize("density", [0.85, 0.02])
+def test_an_overflow_loses_nothing(name, options, microbatch, backend, density):
+    """The loss curve and every weight are keep's, bit for bit, whether all slices overflow or
+    hardly any."""
+    found = []
+    for policy, share in (("keep", None), ("bitmap", density)):
+        net = models.build(name, **options)
+        t = tt.Trainer(
+            net,
+            optimizer="momentum",
+            batch=8,
+            microbatch=microbatch,
+            policy=policy,
+            density=share,
+            backend=backend,
+        )
+        found.append(losses_of(t, 8))
+        assert t.high_water_bytes <= t.plan.arena_bytes
+    assert found[1] == found[0]
+    slices = 4 if microbatch == 8 else 3 * 3 + 2
+    assert (t.overflows == slices) if density < 0.1 else (t.overflows < slices)
+
+
+@pytest.mark.parametrize("guard", ["loss", "step", None])
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_an_overflow_is_found_under_every_guard(guard, clip):
+    found = []
+    for density in (None, 0.02):
+        net = models.build("resnet8", input_shape=(8, 8, 3))
+        t = tt.Trainer(
+            net,
+            optimizer="momentum",
+            batch=8,
+            policy="keep" if density is None else "bitmap",
+            density=density,
+            guard=guard,
+            clip_norm=clip,
+            backend="numpy",
+        )
+        found.append(losses_of(t, 8))
+    assert found[1] == found[0]
+    assert t.overflows == 4
+
+
+def test_the_flag_rises_before_anything_persistent_changes():
+    net = models.build("resnet8", input_shape=(8, 8, 3))
+    t = tt.Trainer(net, batch=4, policy="bitmap", density=0.02, backend="numpy")
+    before = {k: v.tobytes() for k, v in t.state().items()}
+    bound = t._ready("train", 4, tuple((a,) for a in batch_of(net, 4)), {"lr": 0.1})
+    with pytest.raises(CapacityError):
+        bound.run()
+    assert {k: v.tobytes() for k, v in t.state().items()} == before
+
+
+def test_a_bad_input_is_not_taken_for_an_overflow():
+    net = models.build("digits_cnn")
+    t = tt.Trainer(net, batch=4, policy="bitmap", density=0.02, backend="numpy")
+    x, y = batch_of(net, 4)
+    x[2] = np.nan
+    with pytest.raises(tt.NotFiniteError, match="input"):
+        t.step(x, y)
+    assert t.overflows == 0
+
+
+# ------------------------------------------------------------------------- the planner
+
+
+def test_the_guaranteed_plan_fits_the_same_arena():
+    for name, options in (("resnet8", {"input_shape": (16, 16, 3)}), ("digits_cnn", {})):
+        net = models.build(name, **options)
+        t = tt.Trainer(net, batch=4, policy="bitmap", backend="numpy")
+        bound = t._for("guaranteed", 4)
+        assert not any(s.op == "bitmap_pack" for s in bound.plan.program.steps)
+        assert bound.plan.arena_bytes <= t.plan.arena_bytes == len(t.arena)
+        assert bound.plan.layout == t.plan.layout
+
+
+def test_the_solver_packs_only_where_a_density_is_given():
+    net = models.build("resnet8", input_shape=(16, 16, 3))
+    keep = tt.plan(net, batch=8, policy="keep")
+    ram = int(keep.persistent_bytes + 0.6 * (keep.arena_bytes - keep.persistent_bytes))
+
+    def packs(**options):
+        plan = tt.plan(net, batch=8, ram=ram, **options)
+        assert plan.fits
+        return plan, sum(s.op == "bitmap_pack" for s in plan.program.steps)
+
+    without, none = packs()
+    assert none == 0
+    plan, some = packs(density=0.3)
+    assert some > 0
+    assert plan.extra_macs_ratio <= without.extra_macs_ratio
+
+
+def test_a_budget_is_honoured_with_bitmaps():
+    losses = []
+    for ram, density in ((None, None), ("95K", 0.6)):
+        net = models.build("digits_cnn")
+        t = tt.Trainer(net, batch=16, microbatch=16, ram=ram, density=density, backend="numpy")
+        x, y = batch_of(net, 16)
+        losses.append([t.step(x, y) for _ in range(3)])
+        assert t.high_water_bytes <= t.plan.arena_bytes
+    assert t.plan.arena_bytes <= t.plan.ram
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-4)
+
+
+# ------------------------------------------------------------------------- measured densities
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_calibrated_capacities_do_not_overflow_on_what_they_were_measured_on(backend):
+    """A small network whose pooled values are far denser than a half, in the middle of training:
+    it goes on bit for bit."""
+    found = []
+    for measured in (False, True):
+        net = models.build("vgg6", input_shape=(8, 8, 3), seed=2)
+        policy = "bitmap" if measured else "keep"
+        t = tt.Trainer(net, optimizer="momentum", batch=8, policy=policy, backend=backend)
+        x, y = batch_of(net, 8)
+        losses = [t.step(x, y)]
+        overflows = t.overflows
+        if measured:
+            assert overflows == 1
+            shares = t.calibrate(x)
+            assert min(shares.values()) > 0
+            assert max(shares.values()) <= 0.9
+            assert t.plan.decisions.densities == shares
+        losses.append(t.step(x, y))
+        assert t.overflows == overflows
+        found.append((losses, {k: v.tobytes() for k, v in t.state().items()}))
+    assert found[1] == found[0]
+
+
+def test_measured_densities_are_saved(tmp_path):
+    net = models.build("digits_cnn")
+    t = tt.Trainer(net, batch=8, policy="bitmap", backend="numpy")
+    x, y = batch_of(net, 24)
+    t.calibrate(x)
+    t.step(x[:8], y[:8])
+    t.save(str(tmp_path / "net.npz"))
+    again = tt.Trainer.restore(str(tmp_path / "net.npz"), backend="numpy")
+    assert again.plan.dump() == t.plan.dump()
+    assert again.step(x[:8], y[:8]) == t.step(x[:8], y[:8])
+
+
+def test_calibrating_a_network_with_dropout_and_batch_statistics():
+    net = models.build("resnet8", input_shape=(8, 8, 3))
+    t = tt.Trainer(net, batch=4, policy="bitmap", backend="numpy")
+    before = {k: v.tobytes() for k, v in t.state().items()}
+    t.calibrate(batch_of(net, 4)[0])
+    assert {k: v.tobytes() for k, v in t.state().items()} == before
+    with pytest.raises(InputError):
+        t.calibrate(np.zeros((4, 3, 3, 3), np.float32))

@@ -1,0 +1,48 @@
+"""bitmap: one bit an element and the packed non-zeros, bit-exact, in the arena.
+
+Source: BitTrain (Hosny et al. 2021). The room for the non-zeros is planned from a density; when
+the data has more, the flag at the forward mark rises before anything persistent has changed, and
+the slice is run again under the guaranteed plan. A value that would not shrink stays dense.
+"""
+
+import math
+
+MARGIN = 0.05  # of a value's elements, on top of the nominal density, for batches that differ
+
+
+def room(size: int, density: float, margin: float = MARGIN) -> int:
+    """Elements planned for the non-zeros of a value of `size`."""
+    return math.ceil(size * min(1.0, density + margin))
+
+
+def pays(spec, density: float) -> bool:
+    """Whether mask, non-zeros and their count are smaller than the dense value."""
+    if not spec.is_float or not spec.size:
+        return False
+    itemsize = spec.nbytes // spec.size
+    return -(-spec.size // 8) + itemsize * room(spec.size, density) + 4 < spec.nbytes
+
+
+def save(b, v: int) -> None:
+    """Pack v, if a density is known for it and it pays."""
+    density = b.decisions.densities.get(v)
+    if density is None or not pays(b.spec(v), density):
+        return
+    capacity = max(room(b.spec(v).size, density), 1)
+    mask, values, count = b.emit("bitmap_pack", v, capacity=capacity)
+    for part in (mask, values, count):
+        b.program.kinds[part] = "stash"
+    b.program.stands_for[mask] = b.program.stands_for[values] = v
+    b.packed[v] = mask, values
+    b.counts[count] = capacity
+
+
+def restore(b, v: int) -> int:
+    """v unpacked, anew for every reader; v itself where it stayed dense."""
+    if v not in b.packed:
+        return v
+    b.passes(v)
+    dense = b.emit("bitmap_unpack", *b.packed[v], shape=b.spec(v).shape)
+    b.program.kinds[dense] = "activation"
+    b.program.stands_for[dense] = v
+    return dense
