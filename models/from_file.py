@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from tinytrain.errors import InputError, TinytrainError
@@ -28,7 +28,7 @@ def from_file(name: str, input_shape: tuple[int, ...] | None = None, seed: int =
     if there is no such file or function, or if it fails.
     """
     path, _, function = name.rpartition(":")
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: there is no such file; MODEL is a zoo name or file.py:function")
     with users_errors(name), seeded(seed), _beside(path):
         net = getattr(_module(path), function)()
@@ -52,7 +52,7 @@ def _module(path: str) -> Any:
 @contextmanager
 def _beside(path: str) -> Iterator[None]:
     """Within the block, what lies beside the file can be imported."""
-    folder = str(Path(path).resolve().parent)
+    folder = os.path.dirname(os.path.realpath(path))
     sys.path.insert(0, folder)
     try:
         yield
@@ -72,9 +72,9 @@ def users_errors(name: str | None) -> Iterator[None]:
     except BaseException as error:  # SystemExit too: an import that ends the program is a mistake
         if name is None or not is_file(name):
             raise
-        path = Path(name.rpartition(":")[0]).resolve()
+        path = os.path.realpath(name.rpartition(":")[0])
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [f.lineno for f in frames if Path(f.filename).resolve() == path]
+        lines = [f.lineno for f in frames if os.path.realpath(f.filename) == path]
         where = f"{name}, line {lines[-1]}" if lines else name
         raise InputError(f"{where}: {type(error).__name__}: {_first_line(error)}") from error
 

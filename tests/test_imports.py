@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -193,3 +195,14 @@ def test_the_engine_needs_numpy_alone(checkout: Path, name: str) -> None:
         if found.name.split(".")[0] == name
     ]
     assert wrong == []
+
+
+def test_importing_tinytrain_costs_little_beside_numpy() -> None:
+    """numpy.random and hashlib (OpenSSL) alone would take 10 MiB, Numba a hundred."""
+    code = (
+        "import sys, numpy; before = set(sys.modules); import tinytrain; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    dear = {"numba", "numpy.random", "hashlib", "zipfile", "tqdm", "argparse", "multiprocessing"}
+    assert not dear & set(done.stdout.split())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from pathlib import Path
 
 
 def search_path(package_path: Iterable[str]) -> list[str]:
@@ -13,8 +13,8 @@ def search_path(package_path: Iterable[str]) -> list[str]:
     have `kernels` beside `tinytrain`, and there the import system must look one folder higher.
     """
     path = list(package_path)
-    package = Path(__file__).resolve().parent
-    root = str(package.parent)
-    if not (package / "kernels").is_dir() and root not in path:
+    package = os.path.dirname(os.path.realpath(__file__))
+    root = os.path.dirname(package)
+    if not os.path.isdir(os.path.join(package, "kernels")) and root not in path:
         path.append(root)
     return path

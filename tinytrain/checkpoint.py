@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,6 +96,8 @@ def read(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Header and arrays (all, or those of these names) of a checkpoint; InputError if it is not a
     whole one."""
+    from pathlib import Path
+
     from tinytrain.data.npz import read_members
 
     try:

@@ -5,13 +5,18 @@ Nothing here fetches, unpickles, or guesses around a broken file: whatever does 
 needs NumPy alone; a reader is imported when a file of its kind is loaded.
 """
 
+from __future__ import annotations
+
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinytrain.data.dataset import Dataset, arrays, check
 from tinytrain.data.embedded import digits
 from tinytrain.data.order import batches, split
 from tinytrain.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Dataset", "arrays", "batches", "check", "digits", "load", "split"]
 
@@ -42,6 +47,8 @@ def load(
     """
     if part not in (None, "train", "test"):
         raise InputError(f'load: part is "train" or "test", not {part!r}')
+    from pathlib import Path  # a fifth of what importing tinytrain would cost
+
     try:
         place = Path(path)
     except TypeError:

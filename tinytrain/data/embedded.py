@@ -5,13 +5,13 @@ Handwritten Digits", UCI Machine Learning Repository, 1998, DOI 10.24432/C50P49,
 digits.txt).
 """
 
-from pathlib import Path
+import os
 
 import numpy as np
 
 from tinytrain.data.dataset import Dataset, arrays
 
-FILE = Path(__file__).with_name("digits.npz")
+FILE = os.path.join(os.path.dirname(__file__), "digits.npz")
 LEVELS = 16
 """A pixel counts the dark ones of 4x4: 0 to 16."""
 
@@ -25,9 +25,11 @@ def digits() -> tuple[Dataset, Dataset]:
     The split is fixed, and takes the same share of each digit. Both parts have images by the same
     people: it tells how well a network knows new images, not new hands.
     """
+    from pathlib import Path
+
     from tinytrain.data.npz import read_members
 
-    packed = read_members(FILE, ("x", "y"))
+    packed = read_members(Path(FILE), ("x", "y"))
     x, y = packed["x"], packed["y"]
     held = np.zeros(len(y), bool)
     for digit in range(10):
