@@ -3,13 +3,11 @@ with more non-zeros than was planned is run again, with nothing lost."""
 
 from __future__ import annotations
 
-import importlib.util
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
-from test_budget import SMALL, batch_of, recorded, run_poisoned
+from test_budget import BACKENDS, SMALL, batch_of, recorded, run_poisoned
 
 import tinytrain as tt
 from tinytrain import models, run
@@ -20,15 +18,6 @@ from tinytrain.solver import GATES, sparse_values
 from tinytrain.spec import Spec
 from tinytrain.stash import bitmap
 
-BACKENDS = [
-    "numpy",
-    pytest.param(
-        "numba",
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec("numba") is None, reason="numba is not installed"
-        ),
-    ),
-]
 ROOMY = 0.96  # no value of these networks has more, so that no capacity overflows
 SPECIAL = np.float32([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-45, -1.5, 6.0, 7.0])
 

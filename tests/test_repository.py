@@ -14,7 +14,7 @@ HOSTS = re.compile(
     r"p[y]pi\.|python[h]osted|pi[w]heels|ana[c]onda|[c]onda-forge|(?:index-ur[l]|find-link[s])",
     re.I,
 )
-# An absolute path below somebody's home or workspace; `../work/x` and `a/home/b` are not.
+# An absolute path below somebody's home or workspace; `..` or a name before it makes none.
 PATHS = re.compile(r"(?<![\w.\-*}\])])/(?:home|work|root|Users|mnt|media)/\w")
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 PRODUCT = ("tinytrain", "kernels", "models")
@@ -48,7 +48,7 @@ def test_the_path_pattern_finds(folder: str) -> None:
     assert PATHS.search(f"see {path}") and PATHS.search(f"open({path!r})")
 
 
-@pytest.mark.parametrize("line", ["../work/x", "a/home/b", "{root}/work/b", "/home page"])
+@pytest.mark.parametrize("line", ["../home/x", "a/home/b", "{root}/home/b", "/home page"])
 def test_the_path_pattern_passes(line: str) -> None:
     assert not PATHS.search(line)
 
