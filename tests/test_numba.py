@@ -332,7 +332,11 @@ def one_call_of_each() -> dict[str, tuple]:
     pool, m, v = ((2, 2), (2, 2), (0, 0, 0, 0)), normal(rng, 2, 3), normal(rng, 2, 3) ** 2
     a, b, labels = normal(rng, 6, 6), normal(rng, 6, 6), np.zeros(6, np.int64)
     key, loss, eps = np.zeros(3, np.uint32), np.zeros((), np.float32), 1e-5
+    bits, packed, count = np.zeros(96, np.uint8), np.zeros(768, np.float32), np.zeros((), np.uint32)
     return {
+        "bitmap_pack": (bits, packed, count, x, 768),
+        "bitmap_unpack": (y, bits, packed, x.shape),
+        "bitmap_gate_vjp": (y, x, bits, packed, "relu"),
         "conv2d": (y, x, w, s, *at),
         "conv2d_vjp_x": (y, x, w, a, (8, 8), *at, False),
         "conv2d_vjp_w": (w, x, y, (3, 3), *at, False),
