@@ -1116,3 +1116,12 @@ def test_an_autoencoder_learns():
     t = trainer(net, optimizer=optim.Adam(0.01), batch=32)
     history = t.fit(x, x, epochs=30)
     assert history[-1] < 0.5 * history[0]
+
+
+def test_a_step_refuses_labels_without_a_sample():
+    t = trainer()
+    x, y = toy_data()
+    before = snapshot(t)
+    with pytest.raises(tt.InputError, match="y: got shape"):
+        t.step(x[:3], y[:4])
+    assert snapshot(t) == before

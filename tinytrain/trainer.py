@@ -191,6 +191,7 @@ class Trainer:
         """
         xs, ys = _arrays("x", x), _arrays("y", y)
         n = _count(xs, self.batch)
+        _check_lengths(xs, ys, n)
         first = self._for("train", min(n, self.plan.microbatch))
         try:
             loss = first.measured(lambda: self._step(xs, ys, n))
@@ -359,12 +360,8 @@ class Trainer:
         """The number of samples; InputError unless all have as many."""
         for k, a in enumerate(xs):
             data.check(a, where="x" if len(xs) == 1 else f"x{k}")
-        n = len(xs[0])
-        for what, given in (("x", xs), ("y", ys)):
-            for a in given:
-                if not a.ndim or len(a) != n:
-                    raise InputError(f"{what}: got shape {a.shape} beside {n} samples of x")
-        return n
+        _check_lengths(xs, ys, len(xs[0]))
+        return len(xs[0])
 
     def _weight(self, ys: Sequence[np.ndarray], n: int) -> float:
         """What a batch counts for in a mean of losses: its samples, or its unmasked places."""
@@ -419,6 +416,14 @@ def _arrays(what: str, x: Any) -> tuple[np.ndarray, ...]:
         return tuple(np.asarray(a) for a in given)
     except ValueError as error:
         raise InputError(f"{what}: not a rectangular array of numbers ({error})") from error
+
+
+def _check_lengths(xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], n: int) -> None:
+    """InputError unless every array has n samples."""
+    for what, given in (("x", xs), ("y", ys)):
+        for a in given:
+            if not a.ndim or len(a) != n:
+                raise InputError(f"{what}: got shape {a.shape} beside {n} samples of x")
 
 
 def _count(xs: Sequence[Any], batch: int) -> int:
