@@ -13,7 +13,6 @@ from tinytrain import arena
 from tinytrain.errors import BudgetError
 from tinytrain.lifetime import Buffer, Layout, buffers_of, key_of, live_bytes
 from tinytrain.lower import Decisions
-from tinytrain.op import OPS
 from tinytrain.stash import bitmap
 from tinytrain.steps import Program, Step
 
@@ -97,14 +96,8 @@ class Plan:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the products (convolutions, matrices) in one update."""
-        specs = self.program.specs
-        total = 0
-        for s in self.program.steps:
-            rule = OPS[s.op].macs
-            if rule is not None:
-                ins = [None if v is None else specs[v] for v in s.ins]
-                outs = [None if v is None else specs[v] for v in s.outs]
-                total += rule(ins, outs, s.attrs)
+        p = self.program
+        total = sum(p.macs_of(s.op, s.ins, s.outs, s.attrs) or 0 for s in p.steps)
         return total * -(-self.batch // self.microbatch)
 
     def peak(self) -> int:

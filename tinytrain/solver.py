@@ -16,7 +16,7 @@ from tinytrain.errors import InputError
 from tinytrain.lifetime import buffers_of, live_of
 from tinytrain.lower import Decisions
 from tinytrain.op import OPS
-from tinytrain.steps import Program, Step
+from tinytrain.steps import Program
 from tinytrain.tape import Node, Tape
 
 GATES = ("relu", "relu6")  # a mask of one bit an element serves their gradient
@@ -54,17 +54,11 @@ def work_of(program: Program, slices: int = 1) -> int:
     specs, total = program.specs, 0
     begin, end = program.body or (0, len(program.steps))
     for k, s in enumerate(program.steps):
-        rule = OPS[s.op].macs
-        if rule is None:
+        work = program.macs_of(s.op, s.ins, s.outs, s.attrs)
+        if work is None:
             work = max((specs[v].size for v in s.outs if v is not None), default=0)
-        else:
-            work = rule(*_specs(program, s), s.attrs)
         total += work * slices if begin <= k < end else work
     return total
-
-
-def _specs(program: Program, step: Step) -> Iterator[list]:
-    return ([None if v is None else program.specs[v] for v in vs] for vs in (step.ins, step.outs))
 
 
 class Solver:
@@ -324,7 +318,8 @@ class Solver:
         while changed and self.spent < limit:
             changed = False
             chosen = [v for v in trial.decisions.policies if v in self.producer]
-            for v in sorted(chosen, key=self._price, reverse=True):
+            price = {v: self._price(v, trial.program) for v in chosen}
+            for v in sorted(chosen, key=price.__getitem__, reverse=True):
                 if trial.decisions.policies[v] == "keep" or self.spent >= limit:
                     continue
                 for policy in ("keep", "recompute"):
@@ -334,14 +329,10 @@ class Solver:
                         break
         return trial
 
-    def _price(self, v: int) -> int:
-        node = self.tape.nodes[self.producer[v]]
-        rule = OPS[node.op].macs
-        specs = self.tape.specs
-        if rule is None:
-            return specs[v].size
-        ins = [None if i is None else specs[i] for i in node.ins]
-        return rule(ins, [specs[o] for o in node.outs], node.attrs)
+    def _price(self, v: int, program: Program) -> int:
+        """What making v again costs."""
+        n = self.tape.nodes[self.producer[v]]
+        return program.macs_of(n.op, n.ins, n.outs, n.attrs) or program.specs[v].size
 
 
 def sparse_values(tape: Tape) -> list[int]:

@@ -67,6 +67,14 @@ class Program:
     stands_for: dict[int, int] = field(default_factory=dict)  # a copy -> the tape value it is
     inverses: list[int] = field(default_factory=list)  # copies that an inverse made
 
+    def macs_of(self, op: str, ins, outs, attrs: dict[str, Any]) -> int | None:
+        """Multiply-accumulates of `op` over these values; None where it is no product."""
+        rule = OPS[op].macs
+        if rule is None:
+            return None
+        specs = ([None if v is None else self.specs[v] for v in vs] for vs in (ins, outs))
+        return rule(*specs, attrs)
+
     def root(self, v: int) -> int:
         """The value that owns v's bytes, before homes."""
         while v in self.views:
