@@ -13,6 +13,7 @@ from tinytrain import budget, losses
 from tinytrain.errors import InputError
 from tinytrain.nn.module import Module
 from tinytrain.plan import Plan
+from tinytrain.rewrite import gates_behind_pools
 from tinytrain.spec import ITEMSIZE, Spec
 from tinytrain.tape import Tape
 from tinytrain.tensor import Tensor, recording, tape_of
@@ -70,6 +71,7 @@ def freeze(
             "two recordings of the step differ, so it cannot be frozen; does forward depend on "
             "something that changes from call to call?"
         )
+    once.tape = gates_behind_pools(once.tape)
     return once
 
 
