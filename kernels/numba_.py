@@ -11,8 +11,9 @@ import numba  # noqa: F401  (so that its absence shows here, before any kernel i
 
 _FILES = {
     "bitmap": ("bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp"),
-    "conv": ("conv2d", "conv2d_vjp_x", "conv2d_vjp_w"),
-    "matmul": ("matmul", "matmul_nt", "matmul_tn"),
+    "conv": ("conv2d", "conv2d_vjp_x", "conv2d_vjp_w", "conv2d_vjp_w_sgd"),
+    "lines": ("conv2d_lines", "conv2d_vjp_x_lines"),
+    "matmul": ("matmul", "matmul_nt", "matmul_tn", "matmul_tn_sgd"),
     "norm": (
         "batch_norm",
         "batch_norm_vjp_params",

@@ -17,6 +17,7 @@ from numba import cfunc, njit, types
 
 from .numba_gemm import gemm, lanewise, symbol
 from .numba_lanes import address, zero
+from .numba_step import descend
 
 # Bytes that stay in a first-level cache of 32 KiB (a block of rows), and in a second-level cache
 # of 512 KiB (a block of images), beside the weights.
@@ -287,3 +288,28 @@ def conv2d_vjp_w(dw, x, g, kernel, stride, padding, groups, dilation, acc):
             end = min(ho, begin + block)
             for part in range(1 if deep else groups):
                 _weights_of_rows(dw, x, g, image, begin, end, part, deep, stride, padding, dilation)
+
+
+@njit(cache=True, error_model="numpy")
+def conv2d_vjp_w_sgd(y, p, x, g, lr, tap, kernel, stride, padding, groups, dilation):
+    (images, h, wd, c), (_, ho, wo, o) = x.shape, g.shape
+    kh, kw, depth, _ = p.shape
+    deep = depth == 1 and groups == o
+    parts, n = (1, o) if deep else (groups, o // groups)
+    for place in range(kh * kw):
+        i, j = place // kw, place % kw
+        h0, h1, row = _tap_range(i, h, ho, stride[0], padding[0], dilation[0])
+        w0, w1, column = _tap_range(j, wd, wo, stride[1], padding[2], dilation[1])
+        zero(address(tap), tap.size)
+        for image in range(images if h1 > h0 and w1 > w0 else 0):
+            for part in range(parts):
+                to = address(tap) + 4 * part * n
+                at = address(x) + 4 * (((image * h + row) * wd + column) * c + part * depth)
+                of = address(g) + 4 * (((image * ho + h0) * wo + w0) * o + part * n)
+                a_step, ko, ki = (stride[0] * wd * c, stride[1] * c), h1 - h0, w1 - w0
+                if deep:
+                    lanewise(1, o, 1, to, 0, at, 0, *a_step, of, wo * o, o, ko, ki, 0)
+                else:
+                    gemm(depth, n, 1, to, o, at, 1, *a_step, of, wo * o, o, ko, ki, 0)
+        shift = 4 * place * tap.size
+        descend(address(y) + shift, address(p) + shift, address(tap), lr[()], tap.size)

@@ -8,6 +8,7 @@ from numba import njit
 
 from .numba_gemm import gemm, gemm_nt
 from .numba_lanes import address
+from .numba_step import descend
 
 # A block of A (rows x k, float32) stays in a second-level cache while B's columns pass by; the
 # sum goes on from the stored value with the next block of k, which keeps its order.
@@ -87,3 +88,15 @@ def matmul_tn(y, a, b, flat, acc):
         at = address(a) + 4 * m * k * _matrix_of(item, a, y)
         to = address(b) + 4 * k * n * _matrix_of(item, b, y)
         _blocked(False, m, n, k, acc, address(y) + 4 * item * m * n, at, 1, m, to, n)
+
+
+@njit(cache=True, error_model="numpy")
+def matmul_tn_sgd(y, p, a, b, lr, block, flat):
+    (m, n), rows = p.shape, block.shape[0]
+    k = a.size // m
+    for row in range(0, m, rows):
+        left = min(rows, m - row)
+        at = address(a) + 4 * row
+        _blocked(False, left, n, k, False, address(block), at, 1, m, address(b), n)
+        place = 4 * row * n
+        descend(address(y) + place, address(p) + place, address(block), lr[()], left * n)

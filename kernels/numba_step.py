@@ -251,12 +251,17 @@ def decay(y, v, p, momentum, weight_decay):
 
 
 @njit(cache=True, error_model="numpy")
+def descend(y, p, g, lr, count):
+    """y = p - lr * g over `count` float32 at these addresses."""
+    rate = splat(lr)
+    for k in range(0, count, LANES):
+        at, n = 4 * k, count - k
+        store(load(p + at, n) - rate * load(g + at, n), y + at, n)
+
+
+@njit(cache=True, error_model="numpy")
 def sgd(y, p, g, lr):
-    rate = splat(lr[()])
-    for k in range(0, p.size, LANES):
-        at, n = 4 * k, p.size - k
-        value = load(address(p) + at, n) - rate * load(address(g) + at, n)
-        store(value, address(y) + at, n)
+    descend(address(y), address(p), address(g), lr[()], p.size)
 
 
 @njit(cache=True, error_model="numpy")

@@ -318,6 +318,13 @@ def matmul_tn(y, a, b, flat, acc):
         np.matmul(at, b, out=y)
 
 
+def matmul_tn_sgd(y, p, a, b, lr, block, flat):
+    """The reference makes the gradient whole, so that its bits are those of `matmul_tn`."""
+    gradient = np.empty_like(p)
+    matmul_tn(gradient, a, b, flat, False)
+    sgd(y, p, gradient, lr)
+
+
 def embedding(y, table, indices):
     np.take(table, indices, axis=0, out=y, mode="clip")  # bounds are checked before a step
 
@@ -415,6 +422,18 @@ def conv2d_vjp_x(dx, g, w, tap, size, stride, padding, groups, dilation, acc):
             target[..., cin] += part[..., cout] @ tap
 
 
+def conv2d_lines(y, x, w, b, lines, stride, padding, groups, dilation):
+    """As `conv2d`, over its own input if need be. The reference holds a whole image, not lines."""
+    for k in range(len(x)):
+        conv2d(y[k : k + 1], x[k : k + 1].copy(), w, b, stride, padding, groups, dilation)
+
+
+def conv2d_vjp_x_lines(dx, g, w, lines, tap, size, stride, padding, groups, dilation):
+    geometry = (size, stride, padding, groups, dilation)
+    for k in range(len(g)):
+        conv2d_vjp_x(dx[k : k + 1], g[k : k + 1].copy(), w, tap, *geometry, False)
+
+
 def conv2d_vjp_w(dw, x, g, kernel, stride, padding, groups, dilation, acc):
     if not acc:
         dw[...] = 0
@@ -429,6 +448,13 @@ def conv2d_vjp_w(dw, x, g, kernel, stride, padding, groups, dilation, acc):
             patches = _patches(image[..., cin], g.shape[1:3], kernel, stride, padding, dilation)
             product = patches.T @ part[..., cout].reshape(-1, o)
             dw[..., cout] += product.reshape(*dw.shape[:3], o)
+
+
+def conv2d_vjp_w_sgd(y, p, x, g, lr, tap, kernel, stride, padding, groups, dilation):
+    """The reference makes the gradient whole, so that its bits are those of `conv2d_vjp_w`."""
+    gradient = np.empty_like(p)
+    conv2d_vjp_w(gradient, x, g, kernel, stride, padding, groups, dilation, False)
+    sgd(y, p, gradient, lr)
 
 
 # ---------------------------------------------------------------------------- pooling

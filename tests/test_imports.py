@@ -17,8 +17,8 @@ FLOORS = """
     op
     ops
     tape
-    steps
-    stash
+    rewrite steps
+    stash fuse
     lower
     inplace lifetime arena packing
     plan

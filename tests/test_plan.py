@@ -235,7 +235,7 @@ def test_a_network_larger_than_the_machine_is_planned():
     with nn.seeded(0):
         net = nn.Sequential(nn.Linear(10**6, 10**6), nn.ReLU(), nn.Linear(10**6, 10))
     plan = tt.plan(net, batch=2, input_shape=(10**6,))
-    assert plan.arena_bytes > 8 * 10**12
+    assert 4 * 10**12 < plan.arena_bytes < 5 * 10**12  # the weights; their gradient is never made
     with pytest.raises(tt.BudgetError):
         tt.plan(net, batch=2, input_shape=(10**6,), ram="16G")
 

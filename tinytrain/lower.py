@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from tinytrain.fuse import fuse_updates
 from tinytrain.op import OPS
+from tinytrain.rewrite import GATES
 from tinytrain.spec import Spec
 from tinytrain.stash import POLICIES
 from tinytrain.steps import OVERFLOW, Group, Program, Step, finish, place
@@ -25,12 +27,15 @@ class Decisions:
     """What the budget decides: a policy for each residual (tape value), for each node (its
     position on the tape) whether its weight gradient comes before its data gradient, and the
     outputs of gates (ReLU) whose sign is kept as one bit, for the gate's own gradient. `densities`
-    are the nominal shares of non-zeros that bitmaps get room for."""
+    are the nominal shares of non-zeros that bitmaps get room for. `lean` are outputs of products
+    that run in the form that needs the fewest bytes: over their own input a few lines at a time,
+    and, where the input came through a gate, with its bits taken once the weights have read it."""
 
     policies: dict[int, str] = field(default_factory=dict)
     weight_first: dict[int, bool] = field(default_factory=dict)
     masks: frozenset[int] = frozenset()
     densities: dict[int, float] = field(default_factory=dict)
+    lean: frozenset[int] = frozenset()
 
 
 @lru_cache(maxsize=16384)
@@ -66,6 +71,7 @@ class Lowering:
         self.accumulates = False
         self.late = self._only_for_assigns()
         self.masks: dict[int, int] = {}
+        self.early: dict[int, int] = {}  # gates' bits taken in backward
         self.packed: dict[int, tuple[int, int]] = {}  # value -> its mask and non-zeros
         self.counts: dict[int, int] = {}  # count of non-zeros -> the capacity
         self.passing: list[int] = []
@@ -184,11 +190,11 @@ class Lowering:
             flags += self.check(inputs, "the input")
         for k, node in enumerate(self.tape.nodes):
             if k not in self.late:
-                self.step(node.op, node.outs, node.ins, node.attrs)
+                self.step(self.form(node), node.outs, node.ins, node.attrs)
                 if guard and node.outs[0] in self.tape.outputs:
                     flags += self.check([node.outs[0]], "the network's output")
                 if node.outs[0] in self.decisions.masks:
-                    self.masks[node.outs[0]] = self._mask(node)
+                    self.masks[node.outs[0]] = self._mask(node, node.outs[0])
                 for v in due.get(k, ()):
                     POLICIES[self.decisions.policies[v]].save(self, v)
         if guard and self.tape.loss is not None:
@@ -199,12 +205,24 @@ class Lowering:
         if flags:
             self.mark(flags)
 
-    def _mask(self, node: Node) -> int:
-        """One bit for each element of a gate's output: does the gradient pass?"""
-        mask = self.emit("gate_mask", node.outs[0], gate=node.op)
+    def _mask(self, node: Node, held: int) -> int:
+        """One bit for each element of a gate's output, which `held` is: does the gradient pass?"""
+        mask = self.emit("gate_mask", held, gate=node.op)
         self.program.kinds[mask] = "stash"
         self.program.stands_for[mask] = node.outs[0]
         return mask
+
+    def is_lean(self, node: Node) -> bool:
+        """Whether the node runs in the form that needs the fewest bytes."""
+        return node.outs[0] in self.decisions.lean
+
+    def form(self, node: Node) -> str:
+        """The row that runs for this node."""
+        rule = OPS[node.op].lean
+        if rule is None or not self.is_lean(node):
+            return node.op
+        ins = [None if v is None else self.spec(v) for v in node.ins]
+        return rule(ins, [self.spec(v) for v in node.outs], node.attrs) or node.op
 
     def commit(self) -> list[Group]:
         """Running statistics and other assignments. Where nothing else reads the leaf or the
@@ -299,7 +317,7 @@ class Lowering:
         node = self.producer[v]
         ins = [None if i is None else self.get(i) for i in node.ins]
         outs = [self.new(self.spec(o), "activation") for o in node.outs]
-        self.step(node.op, outs, ins, node.attrs)
+        self.step(self.form(node), outs, ins, node.attrs)
         for old, new in zip(node.outs, outs, strict=True):
             self.program.stands_for[new] = old
             if old != v and self.decisions.policies.get(old, "keep") != "keep":
@@ -338,12 +356,24 @@ class Lowering:
 
     def gate(self, op: str, g: int, y: int) -> int:
         """The gradient through a gate that asks for y's sign alone: by its mask if there is one."""
+        if y in self.early:
+            return self.grad("gate_mask_vjp", g, self.early[y])
         if y in self.masks and y not in self.memo:
             return self.grad("gate_mask_vjp", g, self.masks[y])
         if y in self.packed:
             gate = self.producer[y].op
             return self.grad("bitmap_gate_vjp", g, *self.packed[y], gate=gate)
         return self.grad(op, g, self.get(y))
+
+    def _mask_early(self, node: Node) -> None:
+        """The bits of the gate that the node's input came through, now that the weights have read
+        it: its bytes are free for the gradient. Only its last reader can do so."""
+        v = node.ins[0]
+        assert v is not None
+        gate = self.producer.get(v)
+        last = self.readers[v][0] is node and v not in self.packed and v not in self.masks
+        if gate is not None and gate.op in GATES and last and self.memo.get(v) is not None:
+            self.early[v] = self._mask(gate, self.memo[v])
 
     def backward(self, wrt: set[int], begin: Callable[[int], int | None], done) -> None:
         """Walk back from the loss. `begin(p)` gives the value that p's gradient is added to, or
@@ -369,6 +399,8 @@ class Lowering:
             if OPS[node.op].inverse is not None:
                 self._invert_early(node)
             for i in self._gradient_order(k, node, need):
+                if g is not None and i == 0 and self.is_lean(node):
+                    self._mask_early(node)
                 if g is not None:
                     self._contribute(node, i, g, wrt, begin)
                 v = node.ins[i]
@@ -386,7 +418,7 @@ class Lowering:
         order = [i for i, v in enumerate(node.ins) if v in need and op.vjp_of(i) is not None]
         first = self.decisions.weight_first.get(k)
         if first is None and len(order) > 1:
-            first = self._weight_first(node)
+            first = self.is_lean(node) or self._weight_first(node)
         return order[::-1] if first else order
 
     def _weight_first(self, node: Node) -> bool:
@@ -464,7 +496,7 @@ def lower(
         commits += _update_together(b, optimizer, sorted(wrt & set(b.grads)), guard, clip_norm)
     moved = place(b.program, commits)
     place(b.program, [Group(g.leaf, moved[g.ready], g.steps) for g in updates])
-    return finish(b.program)
+    return finish(fuse_updates(b.program))
 
 
 def _sliced(b: Lowering, optimizer, guard, clip_norm, hold: bool) -> Program:

@@ -42,6 +42,8 @@ class Op:
     macs     `(input specs, output specs, attrs) -> int`: multiply-accumulates.
     inverse  one function per input, `(b, node) -> value` (variadic: the position comes last): the
              input from the output and the other inputs; None where it cannot be had back.
+    lean     `(input specs, output specs, attrs) -> name` of the row with the same bits that may be
+             written over its first input, or None.
     integers the op is defined for integers too; else what carries a gradient must be floating.
     """
 
@@ -58,6 +60,7 @@ class Op:
     drops: tuple[int, ...] = ()
     macs: Callable[..., int] | None = None
     inverse: Any = None
+    lean: Callable[..., str | None] | None = None
     integers: bool = False
     inputs: tuple[str, ...] = field(default=(), init=False)
     attrs: tuple[str, ...] = field(default=(), init=False)

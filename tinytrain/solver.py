@@ -107,6 +107,7 @@ class Solver:
             tuple(sorted(decisions.policies.items())),
             decisions.masks,
             tuple(sorted(decisions.weight_first.items())),
+            decisions.lean,
         )
         if key not in self.known:
             self.known[key] = self._trial(decisions)
@@ -230,7 +231,13 @@ class Solver:
         for v in seen:
             if v in self.producer and v != self.tape.loss:
                 yield from self._changes(d, v)
-        for k in self._nodes_near(trial, peak) if self.orders else ():
+        near = self._nodes_near(trial, peak)
+        for k in near:
+            v = self.tape.nodes[k].outs[0]
+            yield replace(d, lean=d.lean ^ {v})
+            if v not in d.lean:
+                yield replace(d, lean=d.lean | {*self.groups[self._likeness(v)]})
+        for k in near if self.orders else ():
             yield replace(d, weight_first={**d.weight_first, k: not d.weight_first.get(k, False)})
 
     def _changes(self, d: Decisions, v: int) -> Iterator[Decisions]:
@@ -257,10 +264,10 @@ class Solver:
         """Nodes whose two gradients are made around the peak."""
         found = []
         for s in trial.program.steps[max(0, peak - 3) : peak + 4]:
-            if s.op in ("conv2d_vjp_x", "conv2d_vjp_w", "matmul_nt", "matmul_tn"):
-                read = set(s.reads())
+            if OPS[s.op].macs is not None:
+                seen = {trial.program.stands_for.get(v, v) for v in (*s.reads(), *s.writes())}
                 for k, n in enumerate(self.tape.nodes):
-                    if n.op in DEAR and read & set(n.ins):
+                    if n.op in DEAR and seen & {*n.ins, *n.outs}:
                         found.append(k)
         return list(dict.fromkeys(found))
 

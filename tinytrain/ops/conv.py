@@ -9,6 +9,8 @@ from tinytrain.errors import InputError
 from tinytrain.op import register
 from tinytrain.spec import Spec
 
+SHARE = 16  # of its rows that a convolution over its own input may hold in scratch
+
 
 def pair(name: str, what: str, value, least: int) -> tuple[int, int]:
     """`2` or `(2, 3)` as two ints of at least `least`."""
@@ -114,13 +116,51 @@ def touches(kernel: int, size: int, out: int, attrs, axis: int) -> bool:
     )
 
 
+def _lines(image: Spec, ahead: int, least: int) -> Spec:
+    """Output rows of an image that wait until the input rows below them have been read: those
+    that later rows look back at (`ahead`), and a strip of at least so many."""
+    images, height, width, channels = image.shape
+    strip = max(least, images * height // SHARE - ahead)
+    return Spec((min(height, strip + min(ahead, height - 1)), width, channels), image.dtype)
+
+
+def _lines_of_output(ins, outs, attrs):
+    return (_lines(outs[0], attrs["padding"][0], 1),)
+
+
+def _lines_of_gradient(ins, outs, attrs):
+    """At least two, for each of its strips transposes all taps."""
+    return _lines(outs[0], attrs["padding"][1], 2), *_tap(ins, outs, attrs)
+
+
+def _conv2d_lines(
+    x: Spec, w: Spec, b: Spec | None = None, stride=1, padding=0, groups=1, dilation=1
+):
+    return _conv2d(x, w, b, stride, padding, groups, dilation)
+
+
+def _conv2d_vjp_x_lines(g: Spec, w: Spec, size, stride, padding, groups, dilation):
+    return _conv2d_vjp_x(g, w, size, stride, padding, groups, dilation)
+
+
 def _conv2d_vjp_w(x: Spec, g: Spec, kernel, stride, padding, groups, dilation):
     return x.with_shape((*kernel, x.shape[3] // groups, g.shape[3]))
 
 
 def _vjp_x(b, n, g):
-    size = b.spec(n.ins[0]).shape[1:3]
-    return b.grad("conv2d_vjp_x", g, b.get(n.ins[1]), size=size, **n.attrs)
+    x = b.spec(n.ins[0])
+    lean = b.is_lean(n) and b.into is None and may_overwrite(b.spec(g), x, n.attrs)
+    op = "conv2d_vjp_x_lines" if lean else "conv2d_vjp_x"
+    return b.grad(op, g, b.get(n.ins[1]), size=x.shape[1:3], **n.attrs)
+
+
+def may_overwrite(x: Spec, y: Spec, attrs) -> bool:
+    """Whether rows become as many rows of the same size."""
+    return x.shape == y.shape and attrs["stride"] == (1, 1)
+
+
+def _lean(ins, outs, attrs):
+    return "conv2d_lines" if may_overwrite(ins[0], outs[0], attrs) else None
 
 
 def _vjp_w(b, n, g):
@@ -151,6 +191,40 @@ register(
     vjp=(_vjp_x, _vjp_w, lambda b, n, g: b.grad("sum_to", g, shape=b.spec(n.ins[2]).shape)),
     saves=("x0", "x1"),
     macs=_macs,
+    lean=_lean,
+)
+# The same sums, row by row through a few lines of scratch, so that the output may be written over
+# the input (MCUNet's in-place depthwise convolution, Lin et al. 2020, for every kind).
+register(
+    "conv2d_lines",
+    _conv2d_lines,
+    canon=_canon,
+    inplace=((0, 0),),
+    work=_lines_of_output,
+    macs=_macs,
+)
+register(
+    "conv2d_vjp_x_lines",
+    _conv2d_vjp_x_lines,
+    inplace=((0, 0),),
+    work=_lines_of_gradient,
+    macs=_macs_vjp_x,
 )
 register("conv2d_vjp_x", _conv2d_vjp_x, work=_tap, acc=True, macs=_macs_vjp_x)
 register("conv2d_vjp_w", _conv2d_vjp_w, acc=True, macs=_macs_vjp_w)
+
+
+def _conv2d_vjp_w_sgd(
+    p: Spec, x: Spec, g: Spec, lr: Spec, kernel, stride, padding, groups, dilation
+):
+    return p
+
+
+# p - lr * gradient, a tap at a time: the gradient is never whole.
+register(
+    "conv2d_vjp_w_sgd",
+    _conv2d_vjp_w_sgd,
+    inplace=((0, 0),),
+    work=lambda ins, outs, attrs: (Spec(outs[0].shape[2:], outs[0].dtype),),
+    macs=lambda ins, outs, attrs: _macs_vjp_w(ins[1:], outs, attrs),
+)

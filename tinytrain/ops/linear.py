@@ -7,6 +7,8 @@ from tinytrain.op import register
 from tinytrain.ops.elementwise import broadcast
 from tinytrain.spec import Spec
 
+BLOCK = 4096  # elements of a gradient that is made and used a few rows at a time
+
 
 def _product(name, a, b, rows, inner_a, inner_b, columns):
     """Shape of a product whose operands are read along the named axes (-1 or -2)."""
@@ -62,6 +64,27 @@ register(
 # a @ b^T and a^T @ b.
 register("matmul_nt", _matmul_nt, acc=True, macs=_macs)
 register("matmul_tn", _matmul_tn, acc=True, macs=_macs_tn)
+
+
+def _matmul_tn_sgd(p: Spec, a: Spec, b: Spec, lr: Spec, flat=False):
+    return p
+
+
+def _block(ins, outs, attrs):
+    """A few rows of the gradient, about as much as a first-level cache holds."""
+    m, n = outs[0].shape
+    rows = max(8, BLOCK // max(n, 1) // 8 * 8)
+    return (Spec((min(m, rows), n), outs[0].dtype),)
+
+
+# p - lr * (a^T @ b), a few rows at a time: the gradient is never whole.
+register(
+    "matmul_tn_sgd",
+    _matmul_tn_sgd,
+    inplace=((0, 0),),
+    work=_block,
+    macs=lambda ins, outs, attrs: ins[1].size * ins[2].shape[-1],
+)
 
 
 def _embedding(table: Spec, indices: Spec):
