@@ -27,7 +27,7 @@ BUFFER: st.SearchStrategy[Buffer] = st.tuples(
 ).map(lambda row: (row[0], row[1], row[1] + row[2]))
 ALIGNS = st.sampled_from([1, 2, 3, 16, 64])
 
-# On these all three greedy orders miss the most that is alive at once, which can be met: (buffers,
+# On these all greedy orders miss the most that is alive at once, which can be met: (buffers,
 # greedy's bytes, lower bound).
 HARD: list[tuple[list[Buffer], int, int]] = [
     ([(64, 2, 4), (32, 3, 5), (96, 1, 3), (80, 4, 6), (80, 5, 6)], 176, 160),

@@ -59,7 +59,7 @@ def assign(
     total is max(offset + size), not rounded up: the arena ends with the last byte of its last
     buffer. It is the best total found, also when it misses `capacity`: compare the two.
 
-    Three greedy orders come first, then a restarted depth-first search (see `packing`) until
+    Four greedy orders come first, then a restarted depth-first search (see `packing`) until
     total <= capacity, or, without a capacity, until nothing can be lower; or until `steps`
     (buffers tried at a place; 0 is greedy alone) or `seconds` are spent, whichever is first.
     Without `seconds` no clock is read: the answer depends on the arguments alone, on every
@@ -237,10 +237,11 @@ class Problem(NamedTuple):
 
 
 def _greedy(problem: Problem, goal: int) -> list[int]:
-    """The best of three greedy placements, in units; stops at the first that meets `goal`.
+    """The best of four greedy placements, in units; stops at the first that meets `goal`.
 
-    Lowest place first by the load a buffer meets, first fit by size (what most planners do), and
-    lowest place first by area: each wins on some real programs.
+    Lowest place first by the load a buffer meets, first fit by size (what most planners do), the
+    same with equals in order of time (which colours buffers of one size with no more places than
+    live at once), and lowest place first by area: each wins on some real programs.
     """
     _, _, size, first, last, load = problem
     span = [b - a for a, b in zip(first, last, strict=True)]
@@ -248,9 +249,11 @@ def _greedy(problem: Problem, goal: int) -> list[int]:
     buffers = range(len(size))
     by_peak = sorted(buffers, key=lambda v: (-peak[v], -span[v], -size[v]))
     by_size = sorted(buffers, key=lambda v: (-size[v], -span[v]))
+    by_time = sorted(buffers, key=lambda v: (-size[v], first[v]))
     by_area = sorted(buffers, key=lambda v: -size[v] * span[v])
     best: list[int] = []
-    for place, order in ((_lowest_first, by_peak), (_first_fit, by_size), (_lowest_first, by_area)):
+    orders = ((_lowest_first, by_peak), (_first_fit, by_size), (_first_fit, by_time))
+    for place, order in (*orders, (_lowest_first, by_area)):
         offset = place(problem, order)
         if not best or problem.total(offset) < problem.total(best):
             best = offset
