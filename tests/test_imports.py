@@ -17,7 +17,7 @@ FLOORS = """
     op
     ops
     tape
-    rewrite steps
+    rewrite segment steps
     stash fuse
     lower
     inplace lifetime arena packing

@@ -16,6 +16,7 @@ from typing import Any
 from tinytrain.fuse import fuse_updates
 from tinytrain.op import OPS
 from tinytrain.rewrite import GATES
+from tinytrain.segment import Segment, cut_up
 from tinytrain.spec import Spec
 from tinytrain.stash import POLICIES
 from tinytrain.steps import OVERFLOW, Group, Program, Step, finish, place
@@ -29,13 +30,15 @@ class Decisions:
     outputs of gates (ReLU) whose sign is kept as one bit, for the gate's own gradient. `densities`
     are the nominal shares of non-zeros that bitmaps get room for. `lean` are outputs of products
     that run in the form that needs the fewest bytes: over their own input a few lines at a time,
-    and, where the input came through a gate, with its bits taken once the weights have read it."""
+    and, where the input came through a gate, with its bits taken once the weights have read it.
+    `segment` says how far the first layers run part by part."""
 
     policies: dict[int, str] = field(default_factory=dict)
     weight_first: dict[int, bool] = field(default_factory=dict)
     masks: frozenset[int] = frozenset()
     densities: dict[int, float] = field(default_factory=dict)
     lean: frozenset[int] = frozenset()
+    segment: Segment | None = None
 
 
 @lru_cache(maxsize=16384)
@@ -469,6 +472,11 @@ def lower(
     sliced     the tape is a slice of the batch: `body` is run once for each, adds its share of
                the gradient, and the update comes once, behind the last.
     """
+    decisions = decisions or Decisions()
+    if decisions.segment is not None:
+        tape, inside = cut_up(tape, decisions.segment)
+        again = dict.fromkeys(inside, "recompute")
+        decisions = replace(decisions, policies={**decisions.policies, **again})
     b = Lowering(tape, decisions)
     if optimizer is None:
         b.forward(guard=False)

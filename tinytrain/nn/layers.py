@@ -104,7 +104,10 @@ class Conv1d(Module):
 
 
 class BatchNorm2d(Module):
-    """Per channel over the batch; running statistics for inference, committed once a step."""
+    """Per channel over the batch; running statistics for inference, committed once a step.
+
+    Where neither weight nor bias is trainable, training uses the running statistics as well and
+    leaves them alone (as Keras has it): a frozen part computes what it computes in inference."""
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         check_sizes(type(self).__name__, num_features=num_features)
@@ -116,7 +119,7 @@ class BatchNorm2d(Module):
         self.eps, self.momentum = eps, momentum
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not (self.training and (self.weight.requires_grad or self.bias.requires_grad)):
             stored = self.running_mean, self.running_var
             return ops.batch_norm(x, self.weight, self.bias, *stored, eps=self.eps)
         y, mean, var = tensor.apply_all("batch_norm", x, self.weight, self.bias, eps=self.eps)
