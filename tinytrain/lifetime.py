@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from tinytrain.inplace import share_buffers
+from tinytrain.inplace import Sharing, share_buffers
 from tinytrain.steps import Program
 
 
@@ -91,19 +91,12 @@ def buffers_of(
 
 def live_of(program: Program, inplace: bool = True) -> list[int]:
     """`live_bytes(buffers_of(program))` without the buffers: a solver asks for it many times."""
-    owner = share_buffers(program, inplace)
+    sharing = Sharing(program, inplace)
     total = max(len(program.steps), 1)
-    first = dict.fromkeys((owner[v] for v in program.leaves), 0)
-    end = dict.fromkeys(first, 1)
-    for k, step in enumerate(program.steps):
-        for v in (*step.writes(), *step.reads()):
-            root = owner[v]
-            first.setdefault(root, k)
-            end[root] = k + 1
-    end.update((owner[v], total) for v in program.kept)
+    end = {v: min(max(k, 0) + 1, total) for v, k in sharing.end.items()}
     end.update((v, total) for v in program.leaves if program.kinds[v] in PERSISTENT)
     delta = [0] * (total + 1)
-    for root, begin in first.items():
+    for root, begin in sharing.first.items():
         nbytes = program.specs[root].nbytes
         delta[begin] += nbytes
         delta[end[root]] -= nbytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 ITEMSIZE = {
     "float64": 8,
@@ -16,20 +16,26 @@ ITEMSIZE = {
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """Shape (ints, channels last) and dtype name of one value."""
+    """Shape (ints, channels last) and dtype name of one value.
+
+    size    number of elements.
+    nbytes  bytes of the dense value.
+    """
 
     shape: tuple[int, ...]
     dtype: str = "float32"
+    # Worked out once: a solver asks for them millions of times.
+    size: int = field(init=False, repr=False, compare=False)
+    nbytes: int = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
 
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", math.prod(self.shape))
+        object.__setattr__(self, "nbytes", self.size * ITEMSIZE.get(self.dtype, 0))
+        object.__setattr__(self, "_hash", hash((self.size, self.dtype)))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the dense value."""
-        return self.size * ITEMSIZE[self.dtype]
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def is_float(self) -> bool:

@@ -12,9 +12,12 @@ from tinytrain.tape import Leaf, Tape
 OVERFLOW = "a bitmap's capacity"  # the flag that asks for the guaranteed plan
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
-    """`outs = op(*ins)` with scratch `work`. With `acc` (a value), `out = acc + op(*ins)`."""
+    """`outs = op(*ins)` with scratch `work`. With `acc` (a value), `out = acc + op(*ins)`.
+
+    Never changed once it is made; not `frozen`, for that makes it three times as slow to make.
+    """
 
     op: str
     outs: tuple[int | None, ...]
@@ -26,10 +29,10 @@ class Step:
     _writes: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        reads = tuple(v for v in (*self.ins, self.acc) if v is not None)
-        object.__setattr__(self, "_reads", reads)
-        writes = tuple(v for v in (*self.outs, *self.work) if v is not None)
-        object.__setattr__(self, "_writes", writes)
+        reads = self.ins if self.acc is None else (*self.ins, self.acc)
+        self._reads = tuple(v for v in reads if v is not None) if None in reads else reads  # type: ignore[assignment]
+        writes = (*self.outs, *self.work) if self.work else self.outs
+        self._writes = tuple(v for v in writes if v is not None) if None in writes else writes  # type: ignore[assignment]
 
     def reads(self) -> tuple[int, ...]:
         """The values this step reads."""
@@ -81,6 +84,13 @@ class Program:
             v = self.views[v]
         return v
 
+    def roots(self) -> list[int]:
+        """`root` of every value, for who asks for all."""
+        found = list(range(len(self.specs)))
+        for v, base in self.views.items():  # a view is made after what it shows
+            found[v] = found[base]
+        return found
+
 
 @dataclass(frozen=True)
 class Group:
@@ -97,7 +107,7 @@ def finish(program: Program) -> Program:
     read = {v for step in program.steps for v in step.reads()} | set(program.kept)
     for k, step in enumerate(program.steps):
         drops = OPS[step.op].drops
-        if any(step.outs[i] not in read for i in drops):
+        if drops and any(step.outs[i] not in read for i in drops):
             outs = tuple(
                 None if i in drops and v not in read else v for i, v in enumerate(step.outs)
             )
@@ -108,18 +118,21 @@ def finish(program: Program) -> Program:
 def place(program: Program, groups: list[Group]) -> list[int]:
     """Put each group where nothing behind it reads what its leaf held. Returns where each old
     position in the step list has moved to."""
-    last: dict[int, int] = {}
+    roots, last = program.roots(), dict.fromkeys((g.leaf for g in groups), 0)
     for k, step in enumerate(program.steps):
         for v in step.reads():
-            last[program.root(v)] = k + 1
+            if roots[v] in last:
+                last[roots[v]] = k + 1
     at: dict[int, list[Step]] = {}
     for g in groups:
-        at.setdefault(max(g.ready, last.get(g.leaf, 0)), []).extend(g.steps)
+        at.setdefault(max(g.ready, last[g.leaf]), []).extend(g.steps)
     placed: list[Step] = []
     moved = []
-    for k in range(len(program.steps) + 1):
+    for k, step in enumerate((*program.steps, None)):
         moved.append(len(placed))
-        placed += at.get(k, ())
-        placed += program.steps[k : k + 1]
+        if k in at:
+            placed += at[k]
+        if step is not None:
+            placed.append(step)
     program.steps = placed
     return moved
