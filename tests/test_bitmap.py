@@ -165,7 +165,9 @@ def test_packed_values_give_the_bits_of_keep(name, backend):
         masks: frozenset[int] = frozenset()
         if k:
             for v in (v for n in tape.nodes for v in n.outs if v != tape.loss):
-                kinds = ["keep", "recompute", "recompute_each"] + ["bitmap"] * (v in values)
+                kinds = ["keep", "recompute", "recompute_near", "recompute_each"] + ["bitmap"] * (
+                    v in values
+                )
                 policies[v] = str(rng.choice(kinds))
             gates = (n.outs[0] for n in tape.nodes if n.op in GATES)
             masks = frozenset(v for v in gates if rng.random() < 0.3)

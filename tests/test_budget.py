@@ -87,7 +87,7 @@ def test_any_decisions_give_the_bits_of_keep(name, backend):
     want = run_poisoned(frozen, lower(tape, optimizer, Decisions(weight_first=orders)), backend)
     for _ in range(3):
         policies = {
-            v: str(rng.choice(["keep", "recompute", "recompute_each"]))
+            v: str(rng.choice(["keep", "recompute", "recompute_near", "recompute_each"]))
             for n in tape.nodes
             for v in n.outs
             if v != tape.loss
