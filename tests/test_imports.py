@@ -23,7 +23,7 @@ FLOORS = """
     inplace lifetime arena packing
     plan
     planfile report
-    solver
+    anneal solver
     budget
     run
     tensor

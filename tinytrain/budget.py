@@ -1,14 +1,14 @@
 """The budget: bytes as people write them, and the cheapest plan found that honours them.
 
 Levers, in this order: keep everything; slices of the batch (no extra work, but an accumulator
-where the optimizer has none); masks and recomputation, chosen by the solver for each slice size.
+where the optimizer has none); masks and recomputation, chosen by the solver.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
@@ -22,7 +22,6 @@ UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 POLICIES = ("auto", "keep", "bitmap", "recompute", "invert")
 DENSEST = 0.9  # measured share of non-zeros above which no bitmap is thought of
 DENSITY = 0.5  # of a ReLU's output, where nothing is known of it
-LEAST = 20_000  # steps lowered for one slice size
 ATTEMPTS = 3  # to make up for what placement adds to the lower bound
 
 
@@ -107,6 +106,7 @@ class Search:
     guard: str | None
     clip_norm: float | None
     density: float | dict[int, float] | None = None
+    tightest: dict[int, tuple[Trial, Plan]] = field(default_factory=dict)  # by slice size
 
     def solver(self, size: int, same_sums_as: Decisions | None = None) -> Solver:
         """The solver over slices of this size: with bitmaps where they are asked for, or without,
@@ -140,44 +140,77 @@ class Search:
 
     def within(self, ram: int | None, sizes: list[int]) -> Plan:
         """The cheapest plan found within `ram`; without one, the smallest found."""
-        best: tuple[tuple[int, int], Plan] | None = None
         whole = self.solver(self.batch).trial(Decisions())
         assert whole is not None
-        for k, size in enumerate(sizes):
-            solver = self.solver(size)
-            solver.lowerings = max(LOWERINGS >> k, LEAST)  # all sizes together: twice the first
-            trial, plan = self._fit(solver, size, ram)
-            score = rank(trial.work, plan.arena_bytes, ram)
-            if best is None or score < best[0]:
-                best = score, plan
-                plan.extra_macs_ratio = max(trial.work / whole.work - 1, 0.0)
-            if plan.fits and trial.decisions == Decisions():
-                break  # slices alone cost nothing
-        assert best is not None
-        best[1].find_smallest = lambda: self.smallest(sizes[-1])
-        return best[1]
+        best = self._forced(ram, sizes)
+        if not best[1].fits and self.policy != "keep":
+            found = [self._fit(size, ram, sizes) for size in self._searched(sizes)]
+            best = min((*found, best), key=lambda f: rank(f[0].work, f[1].arena_bytes, ram))
+            if best[1].fits:
+                best = self._larger(best, ram, sizes)
+        trial, plan = best
+        plan.extra_macs_ratio = max(trial.work / whole.work - 1, 0.0)
+        plan.find_smallest = lambda: self.smallest(sizes)
+        return plan
 
-    def _fit(self, solver: Solver, size: int, ram: int | None) -> tuple[Trial, Plan]:
+    def _forced(self, ram: int | None, sizes: list[int]) -> tuple[Trial, Plan]:
+        """The decisions that the policy asks for (keep, where the solver is free), in the largest
+        slices that fit: slices cost no work."""
+        found = []
+        for size in sizes:
+            solver = self.solver(size)
+            trial = solver.trial(solver.start(self.policy))
+            assert trial is not None
+            found.append((trial, self._plan(trial, size, ram)))
+            if found[-1][1].fits:
+                return found[-1]
+        return min(found, key=lambda f: f[1].arena_bytes)
+
+    def _searched(self, sizes: list[int]) -> list[int]:
+        """The slice sizes that the solver looks at: under the same decisions the smallest slices
+        need the fewest bytes; only the whole batch may need fewer, for want of accumulators."""
+        alone = self.optimizer.accumulates and self.guard != "step" and self.clip_norm is None
+        return list(dict.fromkeys(sizes[-1:] if alone else (sizes[-1], sizes[0])))
+
+    def _fit(self, size: int, ram: int, sizes: list[int]) -> tuple[Trial, Plan]:
         """The best trial for one slice size, placed: the arena is the last check."""
-        forced = solver.start(self.policy)
-        trial = solver.trial(forced)
-        assert trial is not None
-        plan = self._plan(trial, size, ram)
-        if plan.fits or self.policy == "keep" or ram is None:
-            return trial, plan
-        target = ram
+        solver = self.solver(size)
+        solver.lowerings //= len(self._searched(sizes))
+        target, trial = ram, solver.solve(ram)
         for _ in range(ATTEMPTS):
-            trial = solver.solve(target)
             plan = self._plan(trial, size, ram)
             if plan.fits or trial.peak > target:
                 break
             target -= plan.arena_bytes - ram
-        if not plan.fits:  # what the smallest budget promises must be found again
-            tight = solver.tighten()
-            smaller = self._plan(tight, size, ram)
-            if smaller.arena_bytes < plan.arena_bytes:
-                return tight, smaller
+            trial = solver.improve(trial, target)
+        if plan.fits:
+            return trial, plan
+        trial, plan = self._tightest(size, ram)  # it was promised, so it must be found again
+        if plan.fits:
+            cheaper = solver.prune(trial, ram)
+            placed = self._plan(cheaper, size, ram)
+            if placed.fits:
+                return cheaper, placed
         return trial, plan
+
+    def _larger(self, best: tuple[Trial, Plan], ram: int | None, sizes: list[int]):
+        """The same decisions in larger slices, if they still fit and cost no more."""
+        trial, plan = best
+        for size in sizes[: sizes.index(plan.microbatch)]:
+            same = self.solver(size).trial(trial.decisions)
+            if same is not None and same.work <= trial.work and same.peak <= (ram or same.peak):
+                placed = self._plan(same, size, ram)
+                if placed.fits:
+                    return same, placed
+        return best
+
+    def _tightest(self, size: int, ram: int | None) -> tuple[Trial, Plan]:
+        """The smallest plan found in slices of this size, whatever `ram` is."""
+        if size not in self.tightest:
+            trial = self.solver(size).tighten()
+            self.tightest[size] = trial, self._plan(trial, size, None)
+        trial, plan = self.tightest[size]
+        return trial, replace(plan, ram=ram)
 
     def _plan(self, trial: Trial, size: int, ram: int | None) -> Plan:
         plan = make_plan(trial.program, self.batch, ram)
@@ -216,12 +249,10 @@ class Search:
         assert best is not None
         plan.arena_bytes = max(plan.arena_bytes, best[1].arena_bytes)
 
-    def smallest(self, size: int) -> int:
+    def smallest(self, sizes: list[int]) -> int:
         """The smallest arena found, by tightening again and again."""
-        solver = self.solver(size)
+        least = self._forced(1, sizes)[1].arena_bytes
         if self.policy == "keep":
-            trial = solver.trial(Decisions())
-        else:
-            trial = solver.tighten()
-        assert trial is not None
-        return self._plan(trial, size, None).arena_bytes
+            return least
+        found = [self._tightest(size, None)[1].arena_bytes for size in self._searched(sizes)]
+        return min(least, *found)

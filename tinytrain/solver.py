@@ -2,16 +2,17 @@
 
 Seeds (everything kept, every cheap value recomputed, k kept cuts), then greedy at the peak (the
 most bytes freed there for each operation added, candidates from the largest buffers alive), then
-pruning (undo the dearest decision while it still fits). Work is counted in lowerings, not in
-seconds, so that plans do not differ by machine. Sources: Chen et al. 2016 for segments, Kumar et
-al. 2019 and POET (Patil et al. 2022) for rematerialization under a budget.
+pruning (undo the dearest decision while it still fits), then annealing. Effort is counted in steps
+lowered, never in seconds, so that plans do not differ by machine. Sources: Chen et al. 2016 for
+segments, Kumar et al. 2019 and POET (Patil et al. 2022) for rematerialization under a budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from tinytrain.anneal import anneal
 from tinytrain.errors import InputError
 from tinytrain.lifetime import buffers_of, live_of
 from tinytrain.lower import Decisions
@@ -23,21 +24,29 @@ GATES = ("relu", "relu6")  # a mask of one bit an element serves their gradient
 DEAR = ("conv2d", "matmul")  # what recomputing it costs is worth a thought; the rest is cheap
 # What makes the streams of a reversible network; the branches added to them are made again.
 STREAM = ("add", "slice", "pad", "space_to_depth", "depth_to_space")
-LOWERINGS = 200_000  # steps lowered in one search: some seconds
+LOWERINGS = 150_000  # steps lowered in one search: some seconds
 STARTS = 5  # seeds that are searched from, of those that fit and of those that do not
 LARGEST = 12  # buffers alive at the peak that are looked at
 TIGHTER = 0.98  # of the present peak: a target far away costs far more work
 CUTS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
+AGAIN = ("recompute", "recompute_near", "recompute_each")  # the more work, the fewer bytes
+REPEATS = 8  # forward passes that a seed may lower in place of one
+DEEP = 600  # steps from which on repeated blocks are decided together first
 
 
 @dataclass
 class Trial:
-    """A lowered program under some decisions: the bytes it needs at its peak, and its work."""
+    """Decisions, the bytes alive at each step under them, and their work. The program itself is
+    lowered anew when asked for: thousands of trials are remembered."""
 
     decisions: Decisions
-    program: Program
+    lower: Callable[[Decisions], Program]
     live: list[int]
     work: int
+
+    @property
+    def program(self) -> Program:
+        return self.lower(self.decisions)
 
     @property
     def peak(self) -> int:
@@ -49,16 +58,23 @@ class Trial:
         return sum(n - budget for n in self.live if n > budget)
 
 
-def work_of(program: Program, slices: int = 1) -> int:
-    """Multiply-accumulates of the products, and an operation for each element of all else."""
-    specs, total = program.specs, 0
-    begin, end = program.body or (0, len(program.steps))
-    for k, s in enumerate(program.steps):
+def costs_of(program: Program) -> list[int]:
+    """The work of each step once: multiply-accumulates of a product; of all else, an operation
+    for each element that it makes."""
+    specs, costs = program.specs, []
+    for s in program.steps:
         work = program.macs_of(s.op, s.ins, s.outs, s.attrs)
         if work is None:
-            work = max((specs[v].size for v in s.outs if v is not None), default=0)
-        total += work * slices if begin <= k < end else work
-    return total
+            work = max([specs[v].size for v in s.outs if v is not None], default=0)
+        costs.append(work)
+    return costs
+
+
+def work_of(program: Program, slices: int = 1) -> int:
+    """The work of a batch, of which the body is run once for each slice."""
+    costs = costs_of(program)
+    begin, end = program.body or (0, len(costs))
+    return sum(costs) + (slices - 1) * sum(costs[begin:end])
 
 
 class Solver:
@@ -73,12 +89,14 @@ class Solver:
         inplace: bool = True,
         sparse: frozenset[int] = frozenset(),
         orders: bool = True,
+        masks: bool = True,
         lowerings: int = LOWERINGS,
     ):
         self.tape, self.lower, self.slices, self.inplace = tape, lower, slices, inplace
         self.known: dict[tuple, Trial | None] = {}
         self.spent = 0
         self.producer = {n.outs[0]: k for k, n in enumerate(tape.nodes)}
+        self.dear = [k for k, n in enumerate(tape.nodes) if n.op in DEAR]
         self.groups: dict[tuple, list[int]] = {}
         self.values = [
             n.outs[0]
@@ -92,6 +110,11 @@ class Solver:
         self.sparse = sparse  # values that a bitmap may be planned for
         self.lowerings = lowerings
         self.orders = orders  # whether the order of a node's gradients, and so of sums, may change
+        self.masks = masks  # whether signs may be kept as bits, and products be lean
+
+    def alike(self, v: int) -> list[int]:
+        """v, and what repeated blocks have in its place."""
+        return self.groups.get(self._likeness(v), [v])
 
     def _likeness(self, v: int) -> tuple:
         """What values of repeated blocks have in common."""
@@ -120,7 +143,7 @@ class Solver:
             return None
         self.spent += len(program.steps)
         live = live_of(program, self.inplace)
-        return Trial(decisions, program, live, work_of(program, self.slices))
+        return Trial(decisions, self.lower, live, work_of(program, self.slices))
 
     # ------------------------------------------------------------------ seeds
 
@@ -138,10 +161,19 @@ class Solver:
         cuts = self._cuts()
         for k in CUTS:
             if k <= len(cuts):
-                kept = self._spread(cuts, k)
-                rest = [v for v in self.values if v not in kept]
-                yield Decisions(dict.fromkeys(rest, "recompute"))
-                yield Decisions(dict.fromkeys(rest, "recompute_each"))
+                yield from self._segments(self._spread(cuts, k))
+
+    def _segments(self, kept: set[int]) -> Iterator[Decisions]:
+        """All but these recomputed: once for all readers; the cheap anew for each; all anew, where
+        that does not grow beyond measure."""
+        rest = [v for v in self.values if v not in kept]
+        yield Decisions(dict.fromkeys(rest, "recompute"))
+        each = {v: "recompute" if self._op(v) in DEAR else "recompute_each" for v in rest}
+        yield Decisions(each)
+        length = len(self.values) // (len(kept) + 1)
+        if length * length * (len(kept) + 1) <= 2 * REPEATS * len(self.values):
+            yield Decisions(dict.fromkeys(rest, "recompute_near"))
+            yield Decisions(dict.fromkeys(rest, "recompute_each"))
 
     def start(self, policy: str) -> Decisions:
         """The decisions that a policy forces: recompute takes all that is cheap to make again,
@@ -166,7 +198,7 @@ class Solver:
             return self._packed()
         if policy != "recompute":
             return Decisions()
-        masks = frozenset(v for v in self.values if self._op(v) in GATES)
+        masks = frozenset(v for v in self.values if self._op(v) in GATES and self.masks)
         cheap = [v for v in self.values if self._op(v) not in DEAR]
         return Decisions(dict.fromkeys(cheap, "recompute"), masks=masks)
 
@@ -217,124 +249,166 @@ class Solver:
 
     # ------------------------------------------------------------------ moves
 
-    def moves(self, trial: Trial) -> Iterator[Decisions]:
-        """Changes to what is alive at the peak, one value (or one node's order) at a time."""
+    def moves(self, trial: Trial, program: Program, together: bool) -> Iterator[Decisions]:
+        """Changes to what is alive at the peak: of all values that are alike, or of one value (or
+        one node's order) at a time."""
         peak = trial.live.index(trial.peak)
         d = trial.decisions
-        buffers, _ = buffers_of(trial.program, self.inplace)
+        buffers, _ = buffers_of(program, self.inplace)
         alive = [b for b in buffers if b.first <= peak < b.end and not b.persistent]
         alive.sort(key=lambda b: (-b.nbytes, b.owner))
         seen: dict[int, None] = {}
         for b in alive[:LARGEST]:
             for _, v in b.values:
-                seen[trial.program.stands_for.get(v, v)] = None
+                seen[program.stands_for.get(v, v)] = None
         for v in seen:
             if v in self.producer and v != self.tape.loss:
-                yield from self._changes(d, v)
-        near = self._nodes_near(trial, peak)
-        for k in near:
-            v = self.tape.nodes[k].outs[0]
-            yield replace(d, lean=d.lean ^ {v})
-            if v not in d.lean:
-                yield replace(d, lean=d.lean | {*self.groups[self._likeness(v)]})
-        for k in near if self.orders else ():
+                alike = self.alike(v)
+                if not together or len(alike) > 1:
+                    yield from self.changes(d, alike if together else [v])
+        near = self._nodes_near(program, peak)
+        for v in (self.tape.nodes[k].outs[0] for k in near if self.masks):
+            yield self.flipped(d, self.alike(v) if together else [v])
+        for k in near if self.orders and not together else ():
             yield replace(d, weight_first={**d.weight_first, k: not d.weight_first.get(k, False)})
 
-    def _changes(self, d: Decisions, v: int) -> Iterator[Decisions]:
-        """Other policies for v, and for all that are like it."""
-        now = d.policies.get(v, "keep")
-        alike = self.groups[self._likeness(v)]
-        policies = ["keep", "recompute", "recompute_each"]
-        if v in self.invertible:
+    def changes(self, d: Decisions, values: list[int]) -> Iterator[Decisions]:
+        """Other policies for these values, which are alike."""
+        v = values[0]
+        now = [d.policies.get(u, "keep") for u in values]
+        policies = ["keep", *AGAIN]
+        if not self.invertible.isdisjoint(values):
             policies.append("invert")
-            alike = [u for u in alike if u in self.invertible]
-        if v in self.sparse:
+        if not self.sparse.isdisjoint(values):
             policies.append("bitmap")
-            alike = [u for u in alike if u in self.sparse]
-        for values in ([v], alike) if len(alike) > 1 else ([v],):
-            for policy in policies:
-                if policy != now:
-                    yield with_policy(d, values, policy)
-            if self._op(v) in GATES:
-                yield replace(d, masks=d.masks ^ {*values})
-                if now == "keep" and v not in d.masks:
-                    yield replace(with_policy(d, values, "recompute"), masks=d.masks | {*values})
+        able = {"invert": self.invertible, "bitmap": self.sparse}
+        for policy in policies:
+            chosen = [u for u in values if u in able.get(policy, values)]
+            if any(d.policies.get(u, "keep") != policy for u in chosen):
+                yield with_policy(d, chosen, policy)
+        if self._op(v) in GATES and self.masks:
+            yield replace(d, masks=d.masks ^ {*values})
+            if "keep" in now and d.masks.isdisjoint(values):
+                yield replace(with_policy(d, values, "recompute"), masks=d.masks | {*values})
 
-    def _nodes_near(self, trial: Trial, peak: int) -> list[int]:
+    def flipped(self, d: Decisions, values: list[int]) -> Decisions:
+        """These products in their lean form, or, if the first is, in the usual one."""
+        lean = d.lean - {*values} if values[0] in d.lean else d.lean | {*values}
+        return replace(d, lean=lean)
+
+    def _nodes_near(self, program: Program, peak: int) -> list[int]:
         """Nodes whose two gradients are made around the peak."""
         found = []
-        for s in trial.program.steps[max(0, peak - 3) : peak + 4]:
+        for s in program.steps[max(0, peak - 3) : peak + 4]:
             if OPS[s.op].macs is not None:
-                seen = {trial.program.stands_for.get(v, v) for v in (*s.reads(), *s.writes())}
-                for k, n in enumerate(self.tape.nodes):
-                    if n.op in DEAR and seen & {*n.ins, *n.outs}:
-                        found.append(k)
+                seen = {program.stands_for.get(v, v) for v in (*s.reads(), *s.writes())}
+                nodes = ((k, self.tape.nodes[k]) for k in self.dear)
+                found += [k for k, n in nodes if seen & {*n.ins, *n.outs}]
         return list(dict.fromkeys(found))
 
     # ------------------------------------------------------------------ searching
 
-    def solve(self, budget: int) -> Trial:
+    def solve(self, budget: int, hints: Iterable[Decisions] = ()) -> Trial:
         """The cheapest trial found whose peak is within the budget, else the one with the lowest
-        peak."""
-        trials = [t for t in map(self.trial, self.seeds()) if t is not None]
-        trials.sort(key=lambda t: _rank(t, budget))
-        fitting = [t for t in trials if t.peak <= budget][:STARTS]
+        peak. `hints` are searched from too."""
+        trials = self._started(hints)
+        fitting = sorted((t for t in trials if t.peak <= budget), key=lambda t: t.work)[:STARTS]
         # What does not fit yet may do so after a few moves, from where it is cheap or nearly does.
         others = sorted((t for t in trials if t.peak > budget), key=lambda t: t.work)[:STARTS]
-        best = trials[0]
-        for trial in (*fitting, *others, *([] if fitting else trials[:1])):
-            trial = self.prune(self.greedy(trial, budget), budget)
-            if _rank(trial, budget) < _rank(best, budget):
-                best = trial
-        return best
+        nearly = sorted((t for t in trials if t.peak > budget), key=lambda t: t.peak)[:2]
+        best = min(trials, key=lambda t: _rank(t, budget))
+        limit = self.spent + self.lowerings
+        for trial in {id(t): t for t in (*fitting, *others, *nearly)}.values():
+            if trial.peak > budget and best.peak <= budget and trial.work >= best.work:
+                continue  # what fits would cost still more
+            if self.spent >= limit:
+                break
+            best = min(best, self._descend(trial, budget), key=lambda t: _rank(t, budget))
+        return self.improve(best, budget)
+
+    def improve(self, trial: Trial, budget: int) -> Trial:
+        """Descent from a trial, annealing, and what can be undone after it; never worse."""
+        trial = self._descend(trial, budget)
+        return self.prune(anneal(self, trial, budget, self.lowerings // 3), budget)
+
+    def _descend(self, trial: Trial, budget: int) -> Trial:
+        return self.prune(self.greedy(trial, budget), budget)
+
+    def _started(self, hints: Iterable[Decisions] = ()) -> list[Trial]:
+        return [t for t in map(self.trial, (*hints, *self.seeds())) if t is not None]
 
     def tighten(self) -> Trial:
         """The lowest peak found: chase a little less than the present one, again and again."""
-        trials = [t for t in map(self.trial, self.seeds()) if t is not None]
-        trial = min(trials, key=lambda t: (t.peak, t.work))
-        limit = self.spent + 2 * self.lowerings
+        trial = min(self._started(), key=lambda t: (t.peak, t.work))
+        limit = self.spent + self.lowerings
         while self.spent < limit:
             tried = self.greedy(trial, int(trial.peak * TIGHTER))
             if tried.peak >= trial.peak:
                 break
             trial = tried
-        return trial
+        return anneal(self, trial, 0, self.lowerings // 3)
 
     def greedy(self, trial: Trial, budget: int) -> Trial:
         """Take the best move at the peak again and again."""
         limit = self.spent + self.lowerings // (2 * STARTS)
         while trial.peak > budget and self.spent < limit:
-            excess, best, most = trial.excess(budget), None, 0.0
-            for decisions in self.moves(trial):
-                tried = self.trial(decisions)
-                if tried is None:
-                    continue
-                gain = excess - tried.excess(budget)
-                score = gain / (max(tried.work - trial.work, 0) + 1 + trial.work // 10_000)
-                if gain > 0 and score > most:
-                    best, most = tried, score
+            program, best = trial.program, None
+            if len(trial.live) > DEEP:
+                best = self._best(trial, self.moves(trial, program, True), budget)
+            if best is None:
+                every = [*self.moves(trial, program, False)]
+                if len(trial.live) <= DEEP:
+                    every += self.moves(trial, program, True)
+                best = self._best(trial, every, budget)
             if best is None:
                 break
             trial = best
         return trial
 
+    def _best(self, trial: Trial, moves: Iterable[Decisions], budget: int) -> Trial | None:
+        """Of these, the one that frees most above the budget for the work that it adds."""
+        excess, best, most = trial.excess(budget), None, 0.0
+        for tried in map(self.trial, moves):
+            if tried is None:
+                continue
+            gain = excess - tried.excess(budget)
+            score = gain / (max(tried.work - trial.work, 0) + 1 + trial.work // 10_000)
+            if gain > 0 and score > most:
+                best, most = tried, score
+        return best
+
     def prune(self, trial: Trial, budget: int) -> Trial:
-        """Undo decisions that cost work, the dearest first, while the peak stays within."""
+        """Undo decisions that cost work, the dearest first, while the peak stays within; in deep
+        programs those that are alike together first."""
         limit = self.spent + self.lowerings // (2 * STARTS)
         changed = trial.peak <= budget
         while changed and self.spent < limit:
             changed = False
-            chosen = [v for v in trial.decisions.policies if v in self.producer]
-            price = {v: self._price(v, trial.program) for v in chosen}
-            for v in sorted(chosen, key=price.__getitem__, reverse=True):
-                if trial.decisions.policies[v] == "keep" or self.spent >= limit:
-                    continue
-                for policy in ("keep", "recompute"):
-                    tried = self.trial(with_policy(trial.decisions, [v], policy))
-                    if tried and tried.peak <= budget and tried.work < trial.work:
-                        trial, changed = tried, True
-                        break
+            program = trial.program
+            chosen = [v for v, p in trial.decisions.policies.items() if v in self.producer]
+            chosen.sort(key=lambda v: (-self._price(v, program), v))
+            sets = [[v] for v in chosen]
+            if len(trial.live) > DEEP:
+                alike = {g[0]: g for g in map(self.alike, chosen)}
+                sets = [g for g in alike.values() if len(g) > 1] + sets
+            for values in sets:
+                if self.spent >= limit:
+                    break
+                better = self._cheaper(trial, values, budget)
+                if better is not None:
+                    trial, changed = better, True
         return trial
+
+    def _cheaper(self, trial: Trial, values: list[int], budget: int) -> Trial | None:
+        """These values kept, or recomputed once, if that fits and costs less."""
+        policies = {trial.decisions.policies.get(v, "keep") for v in values}
+        for policy in ("keep", "recompute", "recompute_near"):
+            if policies == {policy}:
+                break
+            tried = self.trial(with_policy(trial.decisions, values, policy))
+            if tried and tried.peak <= budget and tried.work < trial.work:
+                return tried
+        return None
 
     def _price(self, v: int, program: Program) -> int:
         """What making v again costs."""

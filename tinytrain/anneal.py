@@ -1,0 +1,77 @@
+"""Annealing: random changes to a trial, worse ones accepted within a shrinking threshold.
+
+Threshold accepting (Dueck and Scheuer 1990): no exponential is asked for, and its generator is its
+own, so that every machine goes the same way. It never gives back anything worse than it was given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tinytrain.lower import Decisions
+
+if TYPE_CHECKING:
+    from tinytrain.solver import Solver, Trial
+
+MOVES = 600  # at most, however small the program
+THRESHOLD = 50  # at first, what is worse by a 50th is taken
+PENALTY = 4  # a budget exceeded by 1 % counts as so many percent of work
+
+
+class Draw:
+    """A linear congruential generator (Knuth's MMIX constants), the same everywhere."""
+
+    def __init__(self, seed: int):
+        self.state = seed
+
+    def below(self, n: int) -> int:
+        """A whole number of 0 to n - 1."""
+        self.state = (self.state * 6364136223846793005 + 1442695040888963407) % 2**64
+        return (self.state >> 33) % n
+
+
+def anneal(solver: Solver, trial: Trial, budget: int, lowerings: int) -> Trial:
+    """The best trial on a random walk of so many steps lowered: the least work within the budget;
+    where nothing fits, the lowest peak."""
+    moves = min(MOVES, lowerings // max(len(trial.live), 1))
+    draw, now, best = Draw(0), trial, trial
+    fits = trial.peak <= budget
+
+    def energy(t: Trial) -> int:
+        if not fits:
+            return t.peak
+        over = max(t.peak - budget, 0)
+        return t.work + PENALTY * trial.work * over // budget
+
+    def order(t: Trial) -> tuple[int, int, int]:
+        return (int(t.peak > budget), t.work, t.peak) if fits else (0, t.peak, t.work)
+
+    limit = solver.spent + lowerings
+    for k in range(moves):
+        if solver.spent >= limit:
+            break
+        tried = solver.trial(_changed(solver, now.decisions, draw))
+        if tried is None:
+            continue
+        threshold = energy(trial) * (moves - k) // (moves * THRESHOLD)
+        if energy(tried) <= energy(now) + threshold:
+            now = tried
+        if order(tried) < order(best):
+            best = tried
+    return best
+
+
+def _changed(solver: Solver, d: Decisions, draw: Draw) -> Decisions:
+    """One to three random changes."""
+    for _ in range(1 + draw.below(3)):
+        if solver.orders and solver.dear and draw.below(8) == 0:
+            k = solver.dear[draw.below(len(solver.dear))]
+            d = replace(d, weight_first={**d.weight_first, k: not d.weight_first.get(k, False)})
+            continue
+        values = [solver.values[draw.below(len(solver.values))]]
+        if draw.below(4) == 0:
+            values = solver.alike(values[0])
+        changes = [*solver.changes(d, values)]
+        d = changes[draw.below(len(changes))]
+    return d
