@@ -50,10 +50,10 @@ class _Graph:
             self.reads.append(sorted({roots[v] for v in s.reads()}))
             for v in self.reads[k]:
                 last[v] = k
-            for v in s.outs:
-                if v is not None and v not in program.home:
-                    born[v] = last[v] = k
-                    self.maker[v] = k
+            for made in s.outs:
+                if made is not None and made not in program.home:
+                    born[made] = last[made] = k
+                    self.maker[made] = k
         last.update((roots[v], self.total - 1) for v in program.kept)
         # Carried over as the program decides: inputs and what the forward pass makes.
         self.free = [v for v in born if v in tape_values and v not in program.kept]
@@ -80,9 +80,9 @@ class _Graph:
         they read of parameters must not have changed."""
         written: dict[int, int] = {}
         for k, s in enumerate(program.steps):
-            for v in s.outs:
-                if v in program.home:
-                    written.setdefault(program.home[v], k)
+            for made in s.outs:
+                if made in program.home:
+                    written.setdefault(program.home[made], k)
         free, found = set(self.free), {}
         for k, s in enumerate(program.steps):
             if len(s.outs) == 1 and s.outs[0] in free:

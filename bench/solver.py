@@ -34,8 +34,8 @@ def run(data: str | None = None, json: bool = False) -> dict[str, Any]:
         for name in NETS:
             found["optimum"] += compare(name, SHARES, SECONDS)
         if not json:
-            head = ("net", "steps", "peak", "ours", "optimum", "proven bound", "above")
-            print(report.table(head, [_cells(r) for r in found["optimum"]]))
+            columns = ("net", "steps", "peak", "ours", "optimum", "proven bound", "above")
+            print(report.table(columns, [_cells(r) for r in found["optimum"]]))
     found["zoo"] = [r for name in models.names() for r in _planned(name)]
     if not json:
         print(f"\nbatch {BATCH}, momentum; seconds of this processor")

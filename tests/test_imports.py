@@ -23,7 +23,7 @@ FLOORS = """
     inplace lifetime arena packing
     plan
     planfile report
-    anneal solver
+    anneal candidates solver
     budget
     run
     tensor

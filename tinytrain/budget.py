@@ -143,7 +143,7 @@ class Search:
         whole = self.solver(self.batch).trial(Decisions())
         assert whole is not None
         best = self._forced(ram, sizes)
-        if not best[1].fits and self.policy != "keep":
+        if ram is not None and not best[1].fits and self.policy != "keep":
             found = [self._fit(size, ram, sizes) for size in self._searched(sizes)]
             best = min((*found, best), key=lambda f: rank(f[0].work, f[1].arena_bytes, ram))
             if best[1].fits:
@@ -187,7 +187,7 @@ class Search:
             return trial, plan
         trial, plan = self._tightest(size, ram)  # it was promised, so it must be found again
         if plan.fits:
-            cheaper = solver.prune(trial, ram)
+            cheaper = solver.prune(trial, ram, solver.lowerings // 6)
             placed = self._plan(cheaper, size, ram)
             if placed.fits:
                 return cheaper, placed
@@ -233,7 +233,7 @@ class Search:
             lambda: keep,
             lambda: solver.trial(with_policy(d, packed, "recompute")),
             lambda: solver.trial(solver.start("recompute")),
-            lambda: solver.greedy(keep, plan.arena_bytes),
+            lambda: solver.greedy(keep, plan.arena_bytes, solver.lowerings // 3),
             lambda: solver.solve(plan.arena_bytes),
         ):
             trial = make()

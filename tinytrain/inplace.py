@@ -30,7 +30,8 @@ class Sharing:
 
     def _walk(self, k: int, step: Step) -> None:
         """Find a buffer for everything that step k makes."""
-        home, taken = self.program.home, set()
+        home = self.program.home
+        taken: set[int] = set()
         for position, out in enumerate(step.outs):
             if out is None:
                 continue

@@ -13,24 +13,25 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from tinytrain.anneal import anneal
+from tinytrain.candidates import GATES, invertible, sparse_values
 from tinytrain.errors import InputError
 from tinytrain.lifetime import buffers_of, live_of
 from tinytrain.lower import Decisions
 from tinytrain.op import OPS
 from tinytrain.steps import Program
-from tinytrain.tape import Node, Tape
+from tinytrain.tape import Tape
 
-GATES = ("relu", "relu6")  # a mask of one bit an element serves their gradient
+__all__ = ["GATES", "Solver", "Trial", "sparse_values"]
+
 DEAR = ("conv2d", "matmul")  # what recomputing it costs is worth a thought; the rest is cheap
-# What makes the streams of a reversible network; the branches added to them are made again.
-STREAM = ("add", "slice", "pad", "space_to_depth", "depth_to_space")
-LOWERINGS = 150_000  # steps lowered in one search: some seconds
+LOWERINGS = 240_000  # steps lowered in one search: some seconds
 STARTS = 5  # seeds that are searched from, of those that fit and of those that do not
 LARGEST = 12  # buffers alive at the peak that are looked at
 TIGHTER = 0.98  # of the present peak: a target far away costs far more work
 CUTS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 AGAIN = ("recompute", "recompute_near", "recompute_each")  # the more work, the fewer bytes
-REPEATS = 8  # forward passes that a seed may lower in place of one
+REPEATS = 16  # forward steps that a seed may lower in place of one
+DEEPEST = 100_000  # clones that one seed may make, by a rough count, where bytes alone matter
 DEEP = 600  # steps from which on repeated blocks are decided together first
 
 
@@ -147,8 +148,8 @@ class Solver:
 
     # ------------------------------------------------------------------ seeds
 
-    def seeds(self) -> Iterator[Decisions]:
-        """Starting points, the cheapest in work first."""
+    def seeds(self, clones: int = 0) -> Iterator[Decisions]:
+        """Starting points, the cheapest in work first; `clones` that one may make, at most."""
         yield Decisions()
         cheap = self.start("recompute")
         yield cheap
@@ -161,9 +162,9 @@ class Solver:
         cuts = self._cuts()
         for k in CUTS:
             if k <= len(cuts):
-                yield from self._segments(self._spread(cuts, k))
+                yield from self._segments(self._spread(cuts, k), clones)
 
-    def _segments(self, kept: set[int]) -> Iterator[Decisions]:
+    def _segments(self, kept: set[int], clones: int) -> Iterator[Decisions]:
         """All but these recomputed: once for all readers; the cheap anew for each; all anew, where
         that does not grow beyond measure."""
         rest = [v for v in self.values if v not in kept]
@@ -171,7 +172,7 @@ class Solver:
         each = {v: "recompute" if self._op(v) in DEAR else "recompute_each" for v in rest}
         yield Decisions(each)
         length = len(self.values) // (len(kept) + 1)
-        if length * length * (len(kept) + 1) <= 2 * REPEATS * len(self.values):
+        if length * length * (len(kept) + 1) <= max(REPEATS * len(self.values), clones):
             yield Decisions(dict.fromkeys(rest, "recompute_near"))
             yield Decisions(dict.fromkeys(rest, "recompute_each"))
 
@@ -281,6 +282,8 @@ class Solver:
             policies.append("invert")
         if not self.sparse.isdisjoint(values):
             policies.append("bitmap")
+        if {*now} == {"keep"}:
+            policies.remove("recompute_near")  # one step down at a time, or to the end
         able = {"invert": self.invertible, "bitmap": self.sparse}
         for policy in policies:
             chosen = [u for u in values if u in able.get(policy, values)]
@@ -308,49 +311,52 @@ class Solver:
 
     # ------------------------------------------------------------------ searching
 
-    def solve(self, budget: int, hints: Iterable[Decisions] = ()) -> Trial:
+    def solve(self, budget: int) -> Trial:
         """The cheapest trial found whose peak is within the budget, else the one with the lowest
-        peak. `hints` are searched from too."""
-        trials = self._started(hints)
-        fitting = sorted((t for t in trials if t.peak <= budget), key=lambda t: t.work)[:STARTS]
-        # What does not fit yet may do so after a few moves, from where it is cheap or nearly does.
-        others = sorted((t for t in trials if t.peak > budget), key=lambda t: t.work)[:STARTS]
-        nearly = sorted((t for t in trials if t.peak > budget), key=lambda t: t.peak)[:2]
+        peak."""
+        trials = self._started()
         best = min(trials, key=lambda t: _rank(t, budget))
+        fitting = sorted((t for t in trials if t.peak <= budget), key=lambda t: t.work)
+        # What does not fit yet may do so after a few moves, from where it is cheap or nearly does.
+        others = sorted((t for t in trials if t.peak > budget), key=lambda t: t.work)
+        nearly = sorted(others, key=lambda t: t.peak)
+        starts = (*fitting[:STARTS], *others[:STARTS], *nearly[: STARTS // 2])
         limit = self.spent + self.lowerings
-        for trial in {id(t): t for t in (*fitting, *others, *nearly)}.values():
-            if trial.peak > budget and best.peak <= budget and trial.work >= best.work:
-                continue  # what fits would cost still more
-            if self.spent >= limit:
-                break
-            best = min(best, self._descend(trial, budget), key=lambda t: _rank(t, budget))
+        for trial in {id(t): t for t in starts}.values():
+            dearer = best.peak <= budget < trial.peak and trial.work >= best.work
+            if dearer or self.spent >= limit:
+                continue
+            found = self._descend(trial, budget, self.lowerings // (2 * STARTS))
+            best = min(best, found, key=lambda t: _rank(t, budget))
         return self.improve(best, budget)
 
     def improve(self, trial: Trial, budget: int) -> Trial:
         """Descent from a trial, annealing, and what can be undone after it; never worse."""
-        trial = self._descend(trial, budget)
-        return self.prune(anneal(self, trial, budget, self.lowerings // 3), budget)
+        trial = self._descend(trial, budget, self.lowerings // (2 * STARTS))
+        trial = anneal(self, trial, budget, self.lowerings // 3)
+        return self.prune(trial, budget, self.lowerings // 6)
 
-    def _descend(self, trial: Trial, budget: int) -> Trial:
-        return self.prune(self.greedy(trial, budget), budget)
+    def _descend(self, trial: Trial, budget: int, lowerings: int) -> Trial:
+        """Greedy until it fits, then pruned; each may lower so many steps."""
+        return self.prune(self.greedy(trial, budget, lowerings), budget, lowerings)
 
-    def _started(self, hints: Iterable[Decisions] = ()) -> list[Trial]:
-        return [t for t in map(self.trial, (*hints, *self.seeds())) if t is not None]
+    def _started(self, clones: int = 0) -> list[Trial]:
+        return [t for t in map(self.trial, self.seeds(clones)) if t is not None]
 
     def tighten(self) -> Trial:
         """The lowest peak found: chase a little less than the present one, again and again."""
-        trial = min(self._started(), key=lambda t: (t.peak, t.work))
+        trial = min(self._started(DEEPEST), key=lambda t: (t.peak, t.work))
         limit = self.spent + self.lowerings
         while self.spent < limit:
-            tried = self.greedy(trial, int(trial.peak * TIGHTER))
+            tried = self.greedy(trial, int(trial.peak * TIGHTER), limit - self.spent)
             if tried.peak >= trial.peak:
                 break
             trial = tried
         return anneal(self, trial, 0, self.lowerings // 3)
 
-    def greedy(self, trial: Trial, budget: int) -> Trial:
+    def greedy(self, trial: Trial, budget: int, lowerings: int) -> Trial:
         """Take the best move at the peak again and again."""
-        limit = self.spent + self.lowerings // (2 * STARTS)
+        limit = self.spent + lowerings
         while trial.peak > budget and self.spent < limit:
             program, best = trial.program, None
             if len(trial.live) > DEEP:
@@ -377,10 +383,10 @@ class Solver:
                 best, most = tried, score
         return best
 
-    def prune(self, trial: Trial, budget: int) -> Trial:
+    def prune(self, trial: Trial, budget: int, lowerings: int) -> Trial:
         """Undo decisions that cost work, the dearest first, while the peak stays within; in deep
         programs those that are alike together first."""
-        limit = self.spent + self.lowerings // (2 * STARTS)
+        limit = self.spent + lowerings
         changed = trial.peak <= budget
         while changed and self.spent < limit:
             changed = False
@@ -414,48 +420,6 @@ class Solver:
         """What making v again costs."""
         n = self.tape.nodes[self.producer[v]]
         return program.macs_of(n.op, n.ins, n.outs, n.attrs) or program.specs[v].size
-
-
-def sparse_values(tape: Tape) -> list[int]:
-    """Outputs of gates, and of max pooling over these: what is mostly zero after a ReLU."""
-    found: dict[int, bool] = {}  # and whether it is a value of its own, not a view
-    for n in tape.nodes:
-        passes = OPS[n.op].view or n.op == "max_pool2d"
-        if n.op in GATES or (passes and n.ins[0] in found):
-            found[n.outs[0]] = not OPS[n.op].view
-    return [v for v, owns in found.items() if owns]
-
-
-def invertible(tape: Tape) -> set[int]:
-    """Values that their last invertible reader gives back without asking for them again, if what
-    sums make on the way there is kept or inverted in its turn."""
-    last: dict[int, tuple[Node, int]] = {}
-    for node in tape.nodes:
-        for i, v in enumerate(node.ins):
-            if v is not None and OPS[node.op].inverse_of(i) is not None:
-                last[v] = node, i
-    producer = {o: n for n in tape.nodes for o in n.outs}
-    found: set[int] = set()
-    for v, (node, i) in last.items():
-        same = tape.specs[node.outs[0]].size == tape.specs[v].size  # not broadcast
-        others = [u for k, u in enumerate(node.ins) if k != i]
-        stream = v in producer and producer[v].op in STREAM
-        if same and stream and not found & {*others} and not _asks_for(v, others, producer):
-            found.add(v)
-    return found
-
-
-def _asks_for(v: int, values: list[int | None], producer: dict[int, Node]) -> bool:
-    """Whether making `values` again comes upon v, sums not being made again."""
-    todo, seen = list(values), set()
-    while todo:
-        u = todo.pop()
-        if u == v:
-            return True
-        if u in producer and u not in seen and producer[u].op != "add":
-            seen.add(u)
-            todo += producer[u].ins
-    return False
 
 
 def with_policy(d: Decisions, values: list[int], policy: str) -> Decisions:

@@ -128,11 +128,12 @@ def place(program: Program, groups: list[Group]) -> list[int]:
         at.setdefault(max(g.ready, last[g.leaf]), []).extend(g.steps)
     placed: list[Step] = []
     moved = []
-    for k, step in enumerate((*program.steps, None)):
+    for k, step in enumerate(program.steps):
         moved.append(len(placed))
         if k in at:
             placed += at[k]
-        if step is not None:
-            placed.append(step)
+        placed.append(step)
+    moved.append(len(placed))
+    placed += at.get(len(program.steps), ())
     program.steps = placed
     return moved

@@ -1,0 +1,52 @@
+"""Candidates: which values of a tape some policies can be thought of for. It chooses none."""
+
+from __future__ import annotations
+
+from tinytrain.op import OPS
+from tinytrain.tape import Node, Tape
+
+GATES = ("relu", "relu6")  # a mask of one bit an element serves their gradient
+# What makes the streams of a reversible network; the branches added to them are made again.
+STREAM = ("add", "slice", "pad", "space_to_depth", "depth_to_space")
+
+
+def sparse_values(tape: Tape) -> list[int]:
+    """Outputs of gates, and of max pooling over these: what is mostly zero after a ReLU."""
+    found: dict[int, bool] = {}  # and whether it is a value of its own, not a view
+    for n in tape.nodes:
+        passes = OPS[n.op].view or n.op == "max_pool2d"
+        if n.op in GATES or (passes and n.ins[0] in found):
+            found[n.outs[0]] = not OPS[n.op].view
+    return [v for v, owns in found.items() if owns]
+
+
+def invertible(tape: Tape) -> set[int]:
+    """Values that their last invertible reader gives back without asking for them again, if what
+    sums make on the way there is kept or inverted in its turn."""
+    last: dict[int, tuple[Node, int]] = {}
+    for node in tape.nodes:
+        for i, v in enumerate(node.ins):
+            if v is not None and OPS[node.op].inverse_of(i) is not None:
+                last[v] = node, i
+    producer = {o: n for n in tape.nodes for o in n.outs}
+    found: set[int] = set()
+    for v, (node, i) in last.items():
+        same = tape.specs[node.outs[0]].size == tape.specs[v].size  # not broadcast
+        others = [u for k, u in enumerate(node.ins) if k != i]
+        stream = v in producer and producer[v].op in STREAM
+        if same and stream and not found & {*others} and not _asks_for(v, others, producer):
+            found.add(v)
+    return found
+
+
+def _asks_for(v: int, values: list[int | None], producer: dict[int, Node]) -> bool:
+    """Whether making `values` again comes upon v, sums not being made again."""
+    todo, seen = list(values), set()
+    while todo:
+        u = todo.pop()
+        if u == v:
+            return True
+        if u in producer and u not in seen and producer[u].op != "add":
+            seen.add(u)
+            todo += producer[u].ins
+    return False
