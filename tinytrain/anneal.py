@@ -65,8 +65,12 @@ def anneal(solver: Solver, trial: Trial, budget: int, lowerings: int) -> Trial:
 def _changed(solver: Solver, d: Decisions, draw: Draw) -> Decisions:
     """One to three random changes."""
     for _ in range(1 + draw.below(3)):
-        if solver.orders and solver.dear and draw.below(8) == 0:
-            k = solver.dear[draw.below(len(solver.dear))]
+        kind = draw.below(8) if solver.dear else 2
+        k = solver.dear[draw.below(len(solver.dear))] if kind < 2 else 0
+        if kind == 0 and solver.masks:
+            d = solver.flipped(d, [solver.tape.nodes[k].outs[0]])
+            continue
+        if kind == 1 and solver.orders:
             d = replace(d, weight_first={**d.weight_first, k: not d.weight_first.get(k, False)})
             continue
         values = [solver.values[draw.below(len(solver.values))]]

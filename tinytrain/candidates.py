@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tinytrain.op import OPS
+from tinytrain.rewrite import GATES
 from tinytrain.tape import Node, Tape
 
-GATES = ("relu", "relu6")  # a mask of one bit an element serves their gradient
 # What makes the streams of a reversible network; the branches added to them are made again.
 STREAM = ("add", "slice", "pad", "space_to_depth", "depth_to_space")
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from tinytrain.anneal import anneal
-from tinytrain.candidates import GATES, invertible, sparse_values
+from tinytrain.candidates import invertible, sparse_values
 from tinytrain.errors import InputError
 from tinytrain.lifetime import buffers_of, live_of
 from tinytrain.lower import Decisions
 from tinytrain.op import OPS
+from tinytrain.rewrite import GATES
 from tinytrain.steps import Program
 from tinytrain.tape import Tape
 
