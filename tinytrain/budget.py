@@ -182,7 +182,9 @@ class Search:
     def _plan(self, trial: Trial, size: int, ram: int | None) -> Plan:
         plan = make_plan(trial.program, self.batch, ram)
         densities = self.densities(trial.program.tape)
-        plan.microbatch, plan.decisions = size, replace(trial.decisions, densities=densities)
+        plan.microbatch = size
+        orders = trial.program.orders  # a smaller last batch has these too, not its own defaults
+        plan.decisions = replace(trial.decisions, densities=densities, weight_first=orders)
         if any(s.op == "bitmap_pack" for s in trial.program.steps):
             self._guarantee(plan)
         return plan

@@ -250,17 +250,40 @@ def make_plan(
     )
     for b, offset in zip(rest, offsets, strict=True):
         b.offset = base + offset
+    return _placed(program, buffers, buffer_of, base + total if total else top, batch, ram)
+
+
+def _placed(program, buffers, buffer_of, arena_bytes, batch, ram=None) -> Plan:
+    """The plan of buffers that have their offsets."""
     return Plan(
         program,
         buffers,
         buffer_of,
-        base + total if total else top,
+        arena_bytes,
         max(live_bytes(buffers, len(program.steps))),
         sum(b.nbytes for b in buffers if b.persistent),
         batch,
         ram,
         count_policies(program),
     )
+
+
+def smaller_plan(plan: Plan, program: Program, batch: int, layout: Layout) -> Plan | None:
+    """The plan of the same steps over fewer samples, each buffer where the larger one lies, so
+    that it fits the same arena; None where the steps or what shares a buffer are not the same."""
+    buffers, buffer_of = buffers_of(program, layout=layout)
+    if [s.op for s in program.steps] != [s.op for s in plan.program.steps]:
+        return None
+    if len(buffers) != len(plan.buffers):
+        return None
+    for b, other in zip(buffers, plan.buffers, strict=True):
+        if (b.first, b.end, b.persistent) != (other.first, other.end, other.persistent):
+            return None
+        if b.nbytes > other.nbytes:
+            return None
+        b.offset = other.offset
+    end = max((b.offset + b.nbytes for b in buffers), default=0)
+    return _placed(program, buffers, buffer_of, end, batch)
 
 
 def place_persistent(program: Program, buffers: list[Buffer], layout: Layout | None) -> int:
