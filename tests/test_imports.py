@@ -31,7 +31,7 @@ FLOORS = """
     nn optim losses check data
     freeze
     bound progress
-    checkpoint trainer
+    checkpoint recover trainer
     cli
 """
 FLOOR = {room: k for k, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()}
