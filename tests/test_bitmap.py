@@ -11,6 +11,7 @@ from test_budget import BACKENDS, SMALL, batch_of, recorded, run_poisoned
 
 import tinytrain as tt
 from tinytrain import models, run
+from tinytrain.bound import densities
 from tinytrain.errors import CapacityError, InputError
 from tinytrain.lower import Decisions, lower
 from tinytrain.op import OPS
@@ -146,6 +147,48 @@ def test_the_figures_of_a_plan(density):
 def test_a_density_is_a_share(density):
     with pytest.raises(InputError, match="density"):
         tt.plan(models.build("digits_cnn"), density=density)
+
+
+def test_one_number_is_the_density_of_relu_and_pools_are_denser():
+    """A window's maximum is zero when all its elements are, were they independent."""
+    net = models.build("vgg6", input_shape=(16, 16, 3))
+    plan = tt.plan(net, batch=2, policy="bitmap", density=0.3)
+    found: dict[str, set[float]] = {}
+    for v, share in plan.decisions.densities.items():
+        op = next(s.op for s in plan.program.steps if v in s.writes())
+        found.setdefault(op, set()).add(round(share, 9))
+    assert found == {"relu": {0.3}, "max_pool2d": {round(1 - 0.7**4, 9)}}
+    packs = [s for s in plan.program.steps if s.op == "bitmap_pack"]
+    for s in packs:
+        size = plan.program.specs[s.ins[0]].size
+        assert s.attrs["capacity"] == bitmap.room(size, plan.decisions.densities[s.ins[0]])
+    assert len(packs) > 1
+
+
+def test_pooled_values_do_not_overflow_where_relu_is_as_dense_as_was_said():
+    """Pooled, half of all elements become 0.7 or more: room for a half would never do."""
+    with tt.nn.seeded(0):
+        net = tt.nn.Sequential(
+            *(tt.nn.Conv2d(1, 8, 3, padding=1), tt.nn.ReLU(), tt.nn.MaxPool2d(2)),
+            *(tt.nn.Conv2d(8, 8, 3, padding=1), tt.nn.Flatten(), tt.nn.Linear(8 * 64, 10)),
+        )
+    net.input_shape = (16, 16, 1)
+    t = tt.Trainer(net, batch=8, policy="bitmap", density=0.4, backend="numpy")
+    x, y = batch_of(net, 8)
+    x = np.random.default_rng(1).standard_normal(x.shape).astype(np.float32)
+    for p in net.parameters():  # no bias: half of all are below 0, and some more
+        if p.ndim == 1:
+            p.data[...] = -0.2
+    packs = [s for s in t.plan.program.steps if s.op == "bitmap_pack"]
+    assert [t.plan.name(s.ins[0]).split()[0] for s in packs] == ["max_pool2d"]
+    shares = densities(t._record(8), (x,), "numpy")
+    relu, pool = (
+        next(d for v, d in shares.items() if t.plan.name(v).startswith(op))
+        for op in ("relu", "max_pool2d")
+    )
+    assert relu < 0.4 + bitmap.MARGIN < pool
+    t.step(x, y)
+    assert t.overflows == 0
 
 
 # ------------------------------------------------------------------------- a step's bits
@@ -303,13 +346,13 @@ def test_a_budget_is_honoured_with_bitmaps():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_calibrated_capacities_do_not_overflow_on_what_they_were_measured_on(backend):
-    """A small network whose pooled values are far denser than a half, in the middle of training:
-    it goes on bit for bit."""
+    """A small network whose values are far denser than was said, in the middle of training: it
+    goes on bit for bit."""
     found = []
     for measured in (False, True):
         net = models.build("vgg6", input_shape=(8, 8, 3), seed=2)
-        policy = "bitmap" if measured else "keep"
-        t = tt.Trainer(net, optimizer="momentum", batch=8, policy=policy, backend=backend)
+        more = {"policy": "bitmap", "density": 0.2} if measured else {"policy": "keep"}
+        t = tt.Trainer(net, optimizer="momentum", batch=8, backend=backend, **more)
         x, y = batch_of(net, 8)
         losses = [t.step(x, y)]
         overflows = t.overflows
