@@ -211,7 +211,8 @@ class Plan:
 
     @staticmethod
     def load(path: str) -> Plan:
-        """Read what `save` wrote; InputError if it is not a whole plan."""
+        """Read what `save` wrote; InputError if it is not a whole plan. It answers as the plan that
+        was saved, but it searches nothing: its smallest budget is its arena."""
         from tinytrain import planfile
 
         return planfile.load(path)
