@@ -148,8 +148,11 @@ class Plan:
         missing = self.arena_bytes - self.ram
         at_peak = ", ".join(f"{self.name(v)} ({n:,})" for n, _, v in self.alive(self.peak())[:5])
         advice = "a smaller batch needs less; " if self.batch > 1 else ""
-        if self.persistent_bytes > self.ram:
-            advice = f"parameters and optimizer state alone are {self.persistent_bytes:,} bytes; "
+        kinds = self.program.kinds
+        held = [b for b in self.buffers if b.persistent and kinds[b.owner] != "accumulator"]
+        alone = sum(b.nbytes for b in held)  # the sum of slices' gradients is a choice
+        if alone > self.ram:
+            advice = f"parameters and optimizer state alone are {alone:,} bytes; "
         raise BudgetError(
             f"the plan needs {self.arena_bytes:,} bytes, ram is {self.ram:,}: {missing:,} bytes "
             f"are missing; the smallest ram that would do at batch {self.batch} is "
