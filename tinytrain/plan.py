@@ -221,8 +221,9 @@ class Plan:
         return planfile.load(path)
 
     def to_svg(self, path: str | None = None) -> str:
-        """A picture of the arena, steps across and bytes up; written to `path` if given."""
-        from tinytrain.report import plan_svg
+        """A picture of the arena, steps across and bytes up, policies hatched; written to `path` if
+        given."""
+        from tinytrain.picture import plan_svg
 
         text = plan_svg(self)
         if path is not None:
