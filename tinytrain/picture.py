@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinytrain.lifetime import live_bytes
 from tinytrain.report import roles, slices_of
@@ -37,7 +37,8 @@ FLOOR = HEIGHT - BOTTOM
 LETTER = 6.1  # pixels a letter takes, about
 SMALLEST_LABEL = (46, 12)  # pixels a rectangle must have to carry a name
 FRAME = 'stroke="#333" stroke-width="0.4"'
-BAR, GAP, NAMES = 24, 14, 150  # a bar's height, what is between two, room for their names
+BAR, GAP = 24, 14  # a bar's height, what is between two
+NAMES, FIGURES = 150, 190  # room on the left and the right of the longest bar
 
 
 def plan_svg(plan: Plan) -> str:
@@ -208,3 +209,41 @@ def _swatches(entries: Sequence[tuple[str, str]], left: float, y: float, end: fl
         )
         x += width
     return parts
+
+
+def bars_svg(title: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Arenas as bars, a stack of kinds each (`breakdown`, in bytes at the peak), with the extra
+    work beside; rows are `compare`'s. One that cannot be has no bar."""
+    height = TOP + len(rows) * (BAR + GAP) + 24
+    most = max((r["arena_bytes"] for r in rows if not r["cannot"]), default=1)
+    left, end = float(LEFT + NAMES), WIDTH - RIGHT - FIGURES
+    parts = [
+        _frame(WIDTH, height)
+        + f'<text x="16" y="22" font-size="15" font-weight="bold">{escape(title)}</text>\n'
+        f'<text x="16" y="40" fill="#555">bytes of the whole arena at its peak, by kind; on the '
+        f"right, of keep and the extra work</text>"
+    ]
+    for k, r in enumerate(rows):
+        y = TOP - 20 + k * (BAR + GAP)
+        parts.append(
+            f'<text x="{left - 8:.0f}" y="{y + 16}" text-anchor="end">{escape(r["name"])}</text>'
+        )
+        parts += _bar(r, left, y, (end - left) / most)
+    kinds = [kind for kind in COLOURS if any(r.get("breakdown", {}).get(kind) for r in rows)]
+    entries = [(COLOURS[kind], kind) for kind in kinds]
+    return "\n".join([*parts, *_swatches(entries, left, height - 36, WIDTH), "</svg>"])
+
+
+def _bar(r: dict[str, Any], left: float, y: float, scale: float) -> list[str]:
+    if r["cannot"]:
+        return [f'<text x="{left:.0f}" y="{y + 16}" fill="#777">cannot</text>']
+    parts, x = [], left
+    for kind, n in r["breakdown"].items():
+        if n:
+            parts.append(
+                f'<rect x="{x:.2f}" y="{y}" width="{n * scale:.2f}" height="{BAR}" '
+                f'fill="{COLOURS[kind]}" {FRAME}><title>{kind}: {n:,} bytes</title></rect>'
+            )
+            x += n * scale
+    said = f"{r['arena_bytes']:,}, {100 * r['of_keep']:.0f} %, +{100 * r['extra_macs_ratio']:.1f} %"
+    return [*parts, f'<text x="{x + 6:.1f}" y="{y + 16}">{said}</text>']
