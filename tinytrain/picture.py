@@ -64,8 +64,8 @@ def plan_svg(plan: Plan) -> str:
 
 def _highest(plan: Plan) -> int:
     """The bytes at the top of the picture: the budget's, unless the arena lies far below it."""
-    near = plan.ram is not None and plan.ram <= FAR * plan.arena_bytes
-    return max(plan.arena_bytes, plan.ram if near else 0, 1)  # type: ignore[arg-type]
+    ram = plan.ram or 0
+    return max(plan.arena_bytes, ram if ram <= FAR * plan.arena_bytes else 0, 1)
 
 
 def _open_svg(plan: Plan) -> str:
