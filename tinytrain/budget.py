@@ -16,7 +16,8 @@ from tinytrain.lower import Decisions, lower
 from tinytrain.number import is_number
 from tinytrain.op import OPS
 from tinytrain.plan import Plan, make_plan
-from tinytrain.solver import GATES, LOWERINGS, Solver, Trial, rank, sparse_values, with_policy
+from tinytrain.rewrite import GATES
+from tinytrain.solver import LOWERINGS, Solver, Trial, rank, sparse_values, with_policy
 from tinytrain.tape import Tape
 
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -94,20 +95,20 @@ def slice_sizes(microbatch: Any, batch: int, tape: Tape) -> Iterator[int]:
 
 
 def nominal(tape: Tape, density: float) -> dict[int, float]:
-    """The density to plan for in each sparse value, from one number for outputs of ReLU. A window
-    of k elements has a non-zero maximum unless all of them are zero: 1 - (1 - density)^k, were
-    they independent. Neighbours are alike, so measured shares are lower, but above `density`."""
-    shares: dict[int | None, float] = {}
+    """The density to plan for in each sparse value, from one number for outputs of ReLU. Under a
+    max pool, before or behind it, a window of k elements gives a non-zero unless all of them are
+    zero: 1 - (1 - density)^k, were they independent. Neighbours are alike, so that measured shares
+    are lower, but above `density`."""
+    window: dict[int | None, int] = {}  # elements before pooling that one comes from
     for n in tape.nodes:
-        v, x = n.outs[0], n.ins[0]
-        if n.op in GATES:
-            shares[v] = density
-        elif x in shares and OPS[n.op].view:
-            shares[v] = shares[x]
-        elif x in shares and n.op == "max_pool2d":
+        x, v = n.ins[0] if n.ins else None, n.outs[0]
+        if n.op == "max_pool2d":
             rows, columns = n.attrs["kernel_size"]
-            shares[v] = 1 - (1 - shares[x]) ** (rows * columns)
-    return {v: shares[v] for v in sparse_values(tape) if v != tape.loss}
+            window[v] = window.get(x, 1) * rows * columns
+        elif n.op in GATES or OPS[n.op].view:
+            window[v] = window.get(x, 1)
+    values = [v for v in sparse_values(tape) if v != tape.loss]
+    return {v: 1 - (1 - density) ** window[v] if window[v] > 1 else density for v in values}
 
 
 @dataclass
