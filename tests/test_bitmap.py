@@ -143,7 +143,7 @@ def test_the_figures_of_a_plan(density):
     assert plan.breakdown()["stash"] > 0
 
 
-@pytest.mark.parametrize("density", [-0.1, 1.5, "half", float("nan")])
+@pytest.mark.parametrize("density", [-0.1, 1.5, "half", float("nan"), True])
 def test_a_density_is_a_share(density):
     with pytest.raises(InputError, match="density"):
         tt.plan(models.build("digits_cnn"), density=density)

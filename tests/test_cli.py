@@ -179,6 +179,8 @@ def test_train_in_slices_with_bitmaps(toy, ok):
     sliced = ok("train", "mlp", "--data", toy, "--microbatch", "4", "--density", "0.9", *train)
     assert sliced["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
     assert sliced["high_water_bytes"] <= sliced["arena_bytes"]
+    assert (plain["microbatch"], plain["density"]) == (16, None)
+    assert (sliced["microbatch"], sliced["density"], sliced["overflows"]) == (4, 0.9, 0)
 
 
 def test_a_budget_that_does_not_fit_is_status_3(fails, ok):

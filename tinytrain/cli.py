@@ -352,6 +352,9 @@ def _train(arguments: argparse.Namespace) -> None:
         "seconds": seconds,
         "steps": trainer.steps,
         "epochs": trainer.epoch,
+        "microbatch": trainer.plan.microbatch,
+        "density": trainer.settings["density"],
+        "overflows": trainer.overflows,
         "backend": trainer.backend,
         "saved": arguments.save,
     }
