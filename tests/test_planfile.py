@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 
 import pytest
 
 import tinytrain as tt
 from tinytrain import models
 from tinytrain.planfile import FORMAT
+from tinytrain.segment import Segment
 
 CASES = {
     "keep": ("digits_cnn", {}, {"batch": 4}),
@@ -96,3 +98,11 @@ def test_a_file_that_is_no_plan_is_named(tmp_path):
             tt.Plan.load(str(path))
     with pytest.raises(tt.InputError, match="no such file"):
         tt.Plan.load(str(tmp_path / "missing.json"))
+
+
+def test_a_segment_comes_back(tmp_path):
+    plan = tt.plan(models.build("digits_cnn"), batch=2)
+    given = {f.name: 1 for f in fields(Segment)}
+    plan.decisions = replace(plan.decisions, segment=Segment(**given))
+    plan.save(str(tmp_path / "plan.json"))
+    assert tt.Plan.load(str(tmp_path / "plan.json")).decisions == plan.decisions

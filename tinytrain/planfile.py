@@ -12,6 +12,7 @@ from tinytrain.lifetime import Buffer
 from tinytrain.lower import Decisions
 from tinytrain.op import OPS
 from tinytrain.plan import Plan
+from tinytrain.segment import Segment
 from tinytrain.spec import Spec
 from tinytrain.steps import Program, Step
 from tinytrain.tape import Leaf, Tape
@@ -59,21 +60,23 @@ def to_dict(plan: Plan) -> dict[str, Any]:
 
 def _plain(decisions: Decisions) -> dict[str, Any]:
     """Each field as JSON has it: pairs, for its keys would be text, or a sorted list."""
-    held = {f.name: getattr(decisions, f.name) for f in fields(decisions)}
-    return {
-        name: list(value.items())
-        if isinstance(value, dict)
-        else sorted(value)
-        if isinstance(value, frozenset)
-        else value
-        for name, value in held.items()
-    }
+    plain: dict[str, Any] = {}
+    for f in fields(decisions):
+        value = getattr(decisions, f.name)
+        if isinstance(value, Segment):
+            value = asdict(value)
+        elif isinstance(value, dict):
+            value = list(value.items())
+        plain[f.name] = sorted(value) if isinstance(value, frozenset) else value
+    return plain
 
 
 def _decisions(data: dict[str, Any]) -> Decisions:
     """The decisions that `_plain` wrote."""
-    empty = Decisions()
-    return Decisions(**{name: type(getattr(empty, name))(value) for name, value in data.items()})
+    empty, given = Decisions(), dict(data)
+    segment = given.pop("segment")
+    held = {name: type(getattr(empty, name))(value) for name, value in given.items()}
+    return Decisions(**held, segment=None if segment is None else Segment(**segment))
 
 
 def from_dict(data: dict[str, Any]) -> Plan:
