@@ -11,6 +11,7 @@ from test_budget import BACKENDS, SMALL, batch_of, recorded, run_poisoned
 
 import tinytrain as tt
 from tinytrain import models, run
+from tinytrain.bound import densities
 from tinytrain.errors import CapacityError, InputError
 from tinytrain.lower import Decisions, lower
 from tinytrain.op import OPS
@@ -142,10 +143,61 @@ def test_the_figures_of_a_plan(density):
     assert plan.breakdown()["stash"] > 0
 
 
-@pytest.mark.parametrize("density", [-0.1, 1.5, "half", float("nan")])
+@pytest.mark.parametrize("density", [-0.1, 1.5, "half", float("nan"), True])
 def test_a_density_is_a_share(density):
     with pytest.raises(InputError, match="density"):
         tt.plan(models.build("digits_cnn"), density=density)
+
+
+class Both(tt.nn.Module):
+    """A ReLU whose output is read as it is, and pooled."""
+
+    input_shape = (16, 16, 1)
+
+    def __init__(self):
+        with tt.nn.seeded(0):
+            self.conv = tt.nn.Conv2d(1, 8, 3, padding=1)
+            self.pool = tt.nn.MaxPool2d(2)
+            self.dense = tt.nn.Linear(8 * 256, 10)
+            self.pooled = tt.nn.Linear(8 * 64, 10)
+
+    def forward(self, x):
+        y = self.conv(x).relu()
+        return self.dense(y.reshape((y.shape[0], -1))) + self.pooled(
+            self.pool(y).reshape((y.shape[0], -1))
+        )
+
+
+@pytest.mark.parametrize("name", ["both", "vgg6"])
+def test_one_number_is_the_density_of_relu_and_pools_are_denser(name):
+    """A window's maximum is zero when all its elements are, were they independent, whether ReLU
+    runs before the pool or behind it."""
+    net = Both() if name == "both" else models.build("vgg6", input_shape=(16, 16, 3))
+    plan = tt.plan(net, batch=2, policy="bitmap", density=0.3)
+    steps = plan.program.steps
+    maker = {v: s for s in steps for v in s.writes()}
+    assert plan.decisions.densities
+    for v, share in plan.decisions.densities.items():
+        ops = {maker[v].op, maker[maker[v].ins[0]].op if maker[v].ins[0] in maker else ""}
+        assert share == pytest.approx(1 - 0.7**4 if "max_pool2d" in ops else 0.3)
+    assert len(set(plan.decisions.densities.values())) == 2
+    for s in (s for s in steps if s.op == "bitmap_pack"):
+        size = plan.program.specs[s.ins[0]].size
+        assert s.attrs["capacity"] == bitmap.room(size, plan.decisions.densities[s.ins[0]])
+
+
+def test_pooled_values_do_not_overflow_where_relu_is_as_dense_as_was_said():
+    net = Both()
+    t = tt.Trainer(net, batch=8, policy="bitmap", density=0.4, backend="numpy")
+    net.conv.bias.data[...] = -0.2
+    x = np.random.default_rng(1).standard_normal((8, *net.input_shape)).astype(np.float32)
+    packs = [s for s in t.plan.program.steps if s.op == "bitmap_pack"]
+    assert [t.plan.name(s.ins[0]).split()[0] for s in packs] == ["relu", "max_pool2d"]
+    shares = densities(t._record(8), (x,), "numpy")
+    relu, pool = (shares[s.ins[0]] for s in packs)
+    assert relu < 0.4 + bitmap.MARGIN < pool
+    t.step(x, np.arange(8))
+    assert t.overflows == 0
 
 
 # ------------------------------------------------------------------------- a step's bits
@@ -305,13 +357,13 @@ def test_a_budget_is_honoured_with_bitmaps():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_calibrated_capacities_do_not_overflow_on_what_they_were_measured_on(backend):
-    """A small network whose pooled values are far denser than a half, in the middle of training:
-    it goes on bit for bit."""
+    """A small network whose values are far denser than was said, in the middle of training: it
+    goes on bit for bit."""
     found = []
     for measured in (False, True):
         net = models.build("vgg6", input_shape=(8, 8, 3), seed=2)
-        policy = "bitmap" if measured else "keep"
-        t = tt.Trainer(net, optimizer="momentum", batch=8, policy=policy, backend=backend)
+        more = {"policy": "bitmap", "density": 0.2} if measured else {"policy": "keep"}
+        t = tt.Trainer(net, optimizer="momentum", batch=8, backend=backend, **more)
         x, y = batch_of(net, 8)
         losses = [t.step(x, y)]
         overflows = t.overflows

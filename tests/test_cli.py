@@ -154,6 +154,35 @@ def test_plan_prints_a_table(run):
         assert word in out
 
 
+def test_plan_tells_of_slices_and_bitmaps(ok, run):
+    arguments = ("plan", "digits_cnn", "--batch", "6", "--microbatch", "2", "--density", "0.4")
+    got = ok(*arguments, "--policy", "bitmap")
+    assert (got["microbatch"], got["density"]) == (2, 0.4)
+    assert set(got["bitmap"]) == {"masks", "nominal", "margin", "dense"}
+    assert 0 < got["bitmap"]["margin"] < got["bitmap"]["nominal"] < got["bitmap"]["dense"]
+    assert got["policies"]["bitmap"] > 0
+    none = ok("plan", "digits_cnn", "--microbatch", "auto")
+    assert (none["microbatch"], none["density"]) == (32, None)
+    assert none["bitmap"] == {"masks": 0, "nominal": 0, "margin": 0, "dense": 0}
+    _, out, _ = run(*arguments, "--policy", "bitmap")
+    for part in (
+        "batch 6 in 3 slices of 2",
+        f"{got['bitmap']['margin']:,} of margin",
+        f"{got['policies']['bitmap']} bitmap",
+        f"{100 * got['extra_macs_ratio']:.1f} % extra work",
+    ):
+        assert part in out
+
+
+def test_train_in_slices_with_bitmaps(toy, ok):
+    plain = ok("train", "mlp", "--data", toy, *train)
+    sliced = ok("train", "mlp", "--data", toy, "--microbatch", "4", "--density", "0.9", *train)
+    assert sliced["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
+    assert sliced["high_water_bytes"] <= sliced["arena_bytes"]
+    assert (plain["microbatch"], plain["density"]) == (16, None)
+    assert (sliced["microbatch"], sliced["density"], sliced["overflows"]) == (4, 0.9, 0)
+
+
 def test_a_budget_that_does_not_fit_is_status_3(fails, ok):
     plan = ["plan", "lenet5", "--batch", "2", "--policy", "keep", "--norm", "batch"]
     need = ok(*plan)["arena_bytes"]
@@ -196,6 +225,18 @@ def test_a_budget_that_does_not_fit_is_status_3(fails, ok):
         (["plan", "mlp", "--norm", "batch"], "norm"),
         (["plan", "mlp", "--policy", "bitmapped"], "bitmapped"),
         (["plan", "mlp", "--optimizer", "lion"], "lion"),
+        (["plan", "mlp", "--density", "1.5"], "density is 1.5"),
+        (["plan", "mlp", "--density", "nan"], "density is nan"),
+        (["plan", "mlp", "--density", "-0.1"], "density is -0.1"),
+        (["plan", "mlp", "--density", "half"], "half"),
+        (["plan", "mlp", "--microbatch", "0"], "microbatch is 0"),
+        (["plan", "mlp", "--microbatch", "33"], "1 to 32 samples"),
+        (["plan", "mlp", "--microbatch", "1.5"], "auto or a number of samples"),
+        (["plan", "mlp", "--microbatch", "few"], "'few'"),
+        (["plan", "mlp", "--policy", "invert"], "layer 1 (matmul)"),
+        (["plan", "mlp", "--compare", "--policy", "keep"], "leave it out"),
+        (["plan", "mlp", "--compare", "--ram", "64Q"], "64Q"),
+        (["plan", "mlp", "--compare", "--density", "2"], "density is 2.0"),
         (["plan", "mlp", "--svg", "no/such/folder/a.svg"], "no/such/folder"),
         (["demo", "--backend", "cuda"], "cuda"),
         (["demo", "--epochs", "0"], "epochs"),
@@ -490,6 +531,9 @@ def test_a_place_that_cannot_be_written_is_found_before_training(
         (["--backend", "cuda"], "cuda"),
         (["--optimizer", "lion"], "lion"),
         (["--policy", "none"], "none"),
+        (["--policy", "invert"], "layer 1 (matmul)"),
+        (["--density", "2"], "density is 2.0"),
+        (["--microbatch", "0"], "microbatch is 0"),
         (["--classes", "0"], "classes"),
         (["--batch", "1000000000000"], "memory"),
     ],

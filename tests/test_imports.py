@@ -12,7 +12,7 @@ import pytest
 
 # From the ground up; rooms on one line may use each other.
 FLOORS = """
-    errors _layout
+    errors _layout number
     spec
     op
     ops
@@ -22,7 +22,7 @@ FLOORS = """
     lower
     inplace lifetime arena packing
     plan
-    planfile report
+    planfile report picture
     anneal candidates solver
     budget
     run
@@ -31,12 +31,12 @@ FLOORS = """
     nn optim losses check data
     freeze
     bound progress
-    checkpoint trainer
+    checkpoint recover trainer compare
     cli
 """
 FLOOR = {room: k for k, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()}
 # Upwards, but only inside a function: a plan is written, printed and drawn by rooms above it.
-WHEN_CALLED = {("plan", "planfile"), ("plan", "report")}
+WHEN_CALLED = {("plan", "planfile"), ("plan", "report"), ("plan", "picture")}
 # What a user writes, and so what models may use, besides the package's own names.
 PUBLIC = {"arena", "check", "data", "errors", "losses", "models", "nn", "ops", "optim"}
 ENGINE = set(FLOOR) - PUBLIC

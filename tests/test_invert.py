@@ -152,8 +152,21 @@ def test_the_gradient_passes_straight_through_the_grid():
 
 
 def test_a_plain_network_cannot_be_inverted():
-    with pytest.raises(tt.InputError, match="nothing in this network can be inverted"):
+    with pytest.raises(tt.InputError, match="nothing in this network can be inverted") as caught:
         tt.plan(models.build("lenet5"), policy="invert")
+    assert "layer 0 (conv2d)" in str(caught.value)
+
+    class Named(nn.Module):
+        input_shape = (4,)
+
+        def __init__(self):
+            self.stem = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.stem(x)
+
+    with pytest.raises(tt.InputError, match=r"layer stem \(matmul\)"):
+        tt.plan(Named(), policy="invert")
 
 
 def test_the_solver_mixes_inversion_with_what_is_cheaper():

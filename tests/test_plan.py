@@ -289,8 +289,11 @@ def test_the_smallest_budget_does(name, policy):
 
 
 def test_a_budget_below_the_parameters_says_so():
-    with pytest.raises(tt.BudgetError, match=r"parameters and optimizer state alone are"):
-        tt.plan(models.build("vgg6"), batch=1, ram="64K")
+    nbytes = 4 * models.build("vgg6").count_parameters()
+    for batch, numbers in ((1, 1), (8, 2)):  # the rate, and in slices the share of one
+        alone = f"parameters and optimizer state alone are {nbytes + 4 * numbers:,} bytes"
+        with pytest.raises(tt.BudgetError, match=alone):
+            tt.plan(models.build("vgg6"), batch=batch, ram="64K")
 
 
 def test_the_advice_of_a_smaller_batch_is_not_given_where_it_cannot_help():

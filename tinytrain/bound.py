@@ -44,10 +44,8 @@ class Bound:
         self.written = [*self.inputs, *self.labels, *(v for v, _ in self.constants)]
 
     def run(self, first: bool = True, last: bool = True) -> None:
-        """One slice, with what comes once before the first and behind the last."""
-        if first:
-            self.executor.run_prologue()
-        self.executor.run_body()
+        """One slice, with what comes once in the first and behind the last."""
+        self.executor.run_body(first)
         if last:
             self.executor.run_epilogue()
 

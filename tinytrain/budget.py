@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from typing import Any
 
 from tinytrain.errors import InputError
 from tinytrain.lower import Decisions, lower
+from tinytrain.number import is_number
+from tinytrain.op import OPS
 from tinytrain.plan import Plan, make_plan
+from tinytrain.rewrite import GATES
 from tinytrain.solver import LOWERINGS, Solver, Trial, rank, sparse_values, with_policy
 from tinytrain.tape import Tape
 
@@ -64,20 +66,16 @@ def choose(
         raise InputError(f"unknown policy {policy!r}; there are {', '.join(POLICIES)}")
     if guard not in ("loss", "step", None):
         raise InputError(f"unknown guard {guard!r}; there are 'loss', 'step' and None")
-    if not (clip_norm is None or (_is_number(clip_norm) and clip_norm > 0)):
+    if not (clip_norm is None or (is_number(clip_norm) and clip_norm > 0)):
         raise InputError(f"clip_norm is {clip_norm!r}; wants a number above 0")
     if isinstance(density, dict):
         density = {int(v): d for v, d in density.items()}  # a file has names for keys
     shares = list(density.values()) if isinstance(density, dict) else [density or 0.0]
-    if not all(_is_number(d) and 0 <= d <= 1 for d in shares):
+    if not all(is_number(d) and 0 <= d <= 1 for d in shares):
         raise InputError(f"density is {density!r}; wants the share of non-zeros, 0 to 1")
     search = Search(record, optimizer, batch, policy, guard, clip_norm, density)
     sizes = list(slice_sizes(microbatch, batch, record(batch)))
     return search.within(parse_bytes(ram), sizes).require_fit()
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, Real)
 
 
 def slice_sizes(microbatch: Any, batch: int, tape: Tape) -> Iterator[int]:
@@ -93,6 +91,23 @@ def slice_sizes(microbatch: Any, batch: int, tape: Tape) -> Iterator[int]:
         yield microbatch
     else:
         raise InputError(f"microbatch is {microbatch!r}; wants 'auto' or 1 to {batch} samples")
+
+
+def nominal(tape: Tape, density: float) -> dict[int, float]:
+    """The density to plan for in each sparse value, from one number for outputs of ReLU. Under a
+    max pool, before or behind it, a window of k elements gives a non-zero unless all of them are
+    zero: 1 - (1 - density)^k, were they independent. Neighbours are alike, so that measured shares
+    are lower, but above `density`."""
+    window: dict[int | None, int] = {}  # elements before pooling that one comes from
+    for n in tape.nodes:
+        x, v = n.ins[0] if n.ins else None, n.outs[0]
+        if n.op == "max_pool2d":
+            rows, columns = n.attrs["kernel_size"]
+            window[v] = window.get(x, 1) * rows * columns
+        elif n.op in GATES or OPS[n.op].view:
+            window[v] = window.get(x, 1)
+    values = [v for v in sparse_values(tape) if v != tape.loss]
+    return {v: 1 - (1 - density) ** window[v] if window[v] > 1 else density for v in values}
 
 
 @dataclass
@@ -135,8 +150,7 @@ class Search:
             return {}
         if isinstance(self.density, dict):
             return self.density
-        values = [v for v in sparse_values(tape) if v != tape.loss]
-        return dict.fromkeys(values, DENSITY if self.density is None else self.density)
+        return nominal(tape, DENSITY if self.density is None else self.density)
 
     def within(self, ram: int | None, sizes: list[int]) -> Plan:
         """The cheapest plan found within `ram`; without one, the smallest found."""
@@ -215,7 +229,9 @@ class Search:
     def _plan(self, trial: Trial, size: int, ram: int | None) -> Plan:
         plan = make_plan(trial.program, self.batch, ram)
         densities = self.densities(trial.program.tape)
-        plan.microbatch, plan.decisions = size, replace(trial.decisions, densities=densities)
+        plan.microbatch = size
+        orders = trial.program.orders  # a smaller last batch has these too, not its own defaults
+        plan.decisions = replace(trial.decisions, densities=densities, weight_first=orders)
         if any(s.op == "bitmap_pack" for s in trial.program.steps):
             self._guarantee(plan)
         return plan

@@ -7,6 +7,7 @@ does not fit; an error is one line, never a traceback.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import os
 import sys
@@ -81,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     plan = command("plan", _plan, "say how many bytes a training step needs, and for what")
     _model_arguments(plan)
     plan.add_argument("--svg", help="write a picture of the arena to this file")
+    plan.add_argument(
+        "--compare",
+        action="store_true",
+        help="a table of keep, each policy alone and the solver at several budgets",
+    )
 
     train = command("train", _train, "train a model on data and save it")
     _model_arguments(train)
@@ -94,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resume",
         metavar="F",
         help="checkpoint of MODEL to go on from; of the other arguments only --ram, --policy, "
-        "--batch, --lr and --backend can then be changed",
+        "--microbatch, --density, --batch, --lr and --backend can then be changed",
     )
 
     evaluate = command("eval", _eval, "measure a saved model on data")
@@ -122,13 +128,29 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--norm", help="batch, group or none, for convolutional nets of the zoo")
     parser.add_argument("--batch", type=int, help=f"samples of an update; default {BATCH}")
     parser.add_argument("--ram", help="budget, such as 256K (default: no limit)")
-    parser.add_argument("--policy", help="auto (the default) or keep")
+    parser.add_argument(
+        "--policy", help="auto (the default), keep, recompute, bitmap or invert, for all values"
+    )
+    parser.add_argument(
+        "--microbatch", type=_samples, help="samples of a slice of the batch, or auto (the default)"
+    )
+    parser.add_argument(
+        "--density",
+        type=float,
+        help="share of non-zeros expected in outputs of ReLU, 0 to 1: bitmaps may then be used",
+    )
     parser.add_argument(
         "--optimizer", help="sgd, momentum, adam or adamw; default: the model's own, or sgd"
     )
 
 
 # ---------------------------------------------------------------------------- models
+
+
+def _samples(text: str) -> int | str:
+    if text != "auto" and not text.removeprefix("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: wants auto or a number of samples")
+    return text if text == "auto" else int(text)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:
@@ -179,7 +201,8 @@ def _optimizer(arguments: argparse.Namespace, net: Any) -> Any:
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments that every plan takes, where they are given."""
-    given = {name: getattr(arguments, name) for name in ("batch", "ram", "policy")}
+    names = ("batch", "ram", "policy", "microbatch", "density")
+    given = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -198,11 +221,35 @@ def _plan(arguments: argparse.Namespace) -> None:
 
     net = _build(arguments)
     optimizer = _optimizer(arguments, net)
+    if arguments.compare:
+        return _compare(arguments, net, optimizer)
     with tt.models.users_errors(arguments.model):
         plan = tt.plan(net, optimizer=optimizer, **_settings(arguments))
     if arguments.svg:
         plan.to_svg(arguments.svg)
-    _emit(arguments, {"model": arguments.model, **plan_figures(plan)}, str(plan))
+    figures = {"model": arguments.model, **plan_figures(plan), "density": arguments.density}
+    _emit(arguments, figures, str(plan))
+
+
+def _compare(arguments: argparse.Namespace, net: Any, optimizer: Any) -> None:
+    """A row for each policy and budget; while they are planned, progress on stderr."""
+    import tinytrain as tt
+    from tinytrain.compare import Comparison, as_table
+    from tinytrain.picture import bars_svg
+
+    if arguments.policy is not None:
+        raise InputError("--policy: --compare shows every policy; leave it out")
+    given = _settings(arguments)
+    ram, density = given.pop("ram", None), given.pop("density", None)
+    with tt.models.users_errors(arguments.model):
+        plan = functools.partial(tt.plan, net, optimizer=optimizer, **given)
+        found = Comparison(plan, ram, density)
+        rows = found.all(quiet=arguments.json)
+    title = f"{arguments.model}, batch {found.keep.batch}, {optimizer}"
+    if arguments.svg:
+        Path(arguments.svg).write_text(bars_svg(title, rows), encoding="utf-8")
+    report = {"model": arguments.model, "batch": found.keep.batch, "rows": rows}
+    _emit(arguments, report, f"{title}\n\n{as_table(rows)}")
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -305,6 +352,9 @@ def _train(arguments: argparse.Namespace) -> None:
         "seconds": seconds,
         "steps": trainer.steps,
         "epochs": trainer.epoch,
+        "microbatch": trainer.plan.microbatch,
+        "density": trainer.settings["density"],
+        "overflows": trainer.overflows,
         "backend": trainer.backend,
         "saved": arguments.save,
     }

@@ -26,7 +26,12 @@ class BudgetError(TinytrainError, MemoryError):
 
 
 class NotFiniteError(TinytrainError, ArithmeticError):
-    """An input, an output, the loss or a gradient is NaN or infinite; nothing was updated."""
+    """An input, an output, the loss or a gradient (`what`) is NaN or infinite; nothing was updated
+    unless the message says what was."""
+
+    def __init__(self, message: str, what: str = ""):
+        super().__init__(message)
+        self.what = what
 
 
 class CapacityError(TinytrainError):

@@ -422,6 +422,8 @@ class Lowering:
         first = self.decisions.weight_first.get(k)
         if first is None and len(order) > 1:
             first = self.is_lean(node) or self._weight_first(node)
+        if len(order) > 1:
+            self.program.orders[k] = bool(first)
         return order[::-1] if first else order
 
     def _weight_first(self, node: Node) -> bool:

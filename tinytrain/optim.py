@@ -16,7 +16,8 @@ from typing import Any
 
 from tinytrain.errors import InputError
 from tinytrain.lower import Lowering
-from tinytrain.nn.arguments import check_numbers, check_sizes, is_number
+from tinytrain.nn.arguments import check_numbers, check_sizes
+from tinytrain.number import is_number
 
 # ---------------------------------------------------------------------------- schedules
 

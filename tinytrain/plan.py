@@ -148,8 +148,11 @@ class Plan:
         missing = self.arena_bytes - self.ram
         at_peak = ", ".join(f"{self.name(v)} ({n:,})" for n, _, v in self.alive(self.peak())[:5])
         advice = "a smaller batch needs less; " if self.batch > 1 else ""
-        if self.persistent_bytes > self.ram:
-            advice = f"parameters and optimizer state alone are {self.persistent_bytes:,} bytes; "
+        kinds = self.program.kinds
+        held = [b for b in self.buffers if b.persistent and kinds[b.owner] != "accumulator"]
+        alone = sum(b.nbytes for b in held)  # the sum of slices' gradients is a choice
+        if alone > self.ram:
+            advice = f"parameters and optimizer state alone are {alone:,} bytes; "
         raise BudgetError(
             f"the plan needs {self.arena_bytes:,} bytes, ram is {self.ram:,}: {missing:,} bytes "
             f"are missing; the smallest ram that would do at batch {self.batch} is "
@@ -211,14 +214,16 @@ class Plan:
 
     @staticmethod
     def load(path: str) -> Plan:
-        """Read what `save` wrote; InputError if it is not a whole plan."""
+        """Read what `save` wrote; InputError if it is not a whole plan. It answers as the plan that
+        was saved, but it searches nothing: its smallest budget is its arena."""
         from tinytrain import planfile
 
         return planfile.load(path)
 
     def to_svg(self, path: str | None = None) -> str:
-        """A picture of the arena, steps across and bytes up; written to `path` if given."""
-        from tinytrain.report import plan_svg
+        """A picture of the arena, steps across and bytes up, policies hatched; written to `path` if
+        given."""
+        from tinytrain.picture import plan_svg
 
         text = plan_svg(self)
         if path is not None:
@@ -250,17 +255,40 @@ def make_plan(
     )
     for b, offset in zip(rest, offsets, strict=True):
         b.offset = base + offset
+    return _placed(program, buffers, buffer_of, base + total if total else top, batch, ram)
+
+
+def _placed(program, buffers, buffer_of, arena_bytes, batch, ram=None) -> Plan:
+    """The plan of buffers that have their offsets."""
     return Plan(
         program,
         buffers,
         buffer_of,
-        base + total if total else top,
+        arena_bytes,
         max(live_bytes(buffers, len(program.steps))),
         sum(b.nbytes for b in buffers if b.persistent),
         batch,
         ram,
         count_policies(program),
     )
+
+
+def smaller_plan(plan: Plan, program: Program, batch: int, layout: Layout) -> Plan | None:
+    """The plan of the same steps over fewer samples, each buffer where the larger one lies, so
+    that it fits the same arena; None where the steps or what shares a buffer are not the same."""
+    buffers, buffer_of = buffers_of(program, layout=layout)
+    if [s.op for s in program.steps] != [s.op for s in plan.program.steps]:
+        return None
+    if len(buffers) != len(plan.buffers):
+        return None
+    for b, other in zip(buffers, plan.buffers, strict=True):
+        if (b.first, b.end, b.persistent) != (other.first, other.end, other.persistent):
+            return None
+        if b.nbytes > other.nbytes:
+            return None
+        b.offset = other.offset
+    end = max((b.offset + b.nbytes for b in buffers), default=0)
+    return _placed(program, buffers, buffer_of, end, batch)
 
 
 def place_persistent(program: Program, buffers: list[Buffer], layout: Layout | None) -> int:

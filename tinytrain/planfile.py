@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from tinytrain.errors import InputError
 from tinytrain.lifetime import Buffer
+from tinytrain.lower import Decisions
 from tinytrain.op import OPS
 from tinytrain.plan import Plan
+from tinytrain.segment import Segment
 from tinytrain.spec import Spec
 from tinytrain.steps import Program, Step
 from tinytrain.tape import Leaf, Tape
 
-FORMAT = 1
+FORMAT = 2  # 2: decisions, and which values are copies
 PLAIN = (
     "microbatch",
     "extra_macs_ratio",
@@ -43,11 +45,38 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "marks": program.marks,
         "body": program.body,
         "kept": program.kept,
+        "stands_for": list(program.stands_for.items()),
+        "inverses": program.inverses,
+        "orders": list(program.orders.items()),
+        "recorded": len(program.tape.specs),
         "outputs": program.tape.outputs,
         "loss": program.tape.loss,
+        "decisions": _plain(plan.decisions),
+        "guaranteed": None if plan.guaranteed is None else _plain(plan.guaranteed),
         "buffers": [asdict(b) for b in plan.buffers],
         "buffer_of": list(plan.buffer_of.items()),
     }
+
+
+def _plain(decisions: Decisions) -> dict[str, Any]:
+    """Each field as JSON has it: pairs, for its keys would be text, or a sorted list."""
+    plain: dict[str, Any] = {}
+    for f in fields(decisions):
+        value = getattr(decisions, f.name)
+        if isinstance(value, Segment):
+            value = asdict(value)
+        elif isinstance(value, dict):
+            value = list(value.items())
+        plain[f.name] = sorted(value) if isinstance(value, frozenset) else value
+    return plain
+
+
+def _decisions(data: dict[str, Any]) -> Decisions:
+    """The decisions that `_plain` wrote."""
+    empty, given = Decisions(), dict(data)
+    segment = given.pop("segment")
+    held = {name: type(getattr(empty, name))(value) for name, value in given.items()}
+    return Decisions(**held, segment=None if segment is None else Segment(**segment))
 
 
 def from_dict(data: dict[str, Any]) -> Plan:
@@ -56,13 +85,13 @@ def from_dict(data: dict[str, Any]) -> Plan:
         raise InputError(f"not a plan of format {FORMAT}; save it again")
     try:
         return _plan(data)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(f"not a whole plan ({error!r}); save it again") from error
 
 
 def _plan(data: dict[str, Any]) -> Plan:
     specs = [Spec(tuple(shape), dtype) for shape, dtype in data["specs"]]
-    tape = Tape(specs, outputs=tuple(data["outputs"]), loss=data["loss"])
+    tape = Tape(specs[: data["recorded"]], outputs=tuple(data["outputs"]), loss=data["loss"])
     program = Program(
         tape,
         specs,
@@ -74,11 +103,17 @@ def _plan(data: dict[str, Any]) -> Plan:
         [(at, [(v, what) for v, what in flags]) for at, flags in data["marks"]],
         kept=data["kept"],
         body=None if data["body"] is None else tuple(data["body"]),
+        orders=dict(data["orders"]),
+        stands_for=dict(data["stands_for"]),
+        inverses=data["inverses"],
     )
     buffers = [
         Buffer(**{**b, "values": [(first, v) for first, v in b["values"]]}) for b in data["buffers"]
     ]
-    return Plan(program, buffers, dict(data["buffer_of"]), **{name: data[name] for name in PLAIN})
+    plan = Plan(program, buffers, dict(data["buffer_of"]), **{name: data[name] for name in PLAIN})
+    plan.decisions = _decisions(data["decisions"])
+    plan.guaranteed = None if data["guaranteed"] is None else _decisions(data["guaranteed"])
+    return plan
 
 
 def _step(op: str, outs, ins, attrs, work, acc) -> Step:

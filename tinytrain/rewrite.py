@@ -24,7 +24,7 @@ def gates_behind_pools(tape: Tape) -> Tape:
     gates = {n.outs[0]: k for k, n in enumerate(tape.nodes) if n.op in GATES}
     specs, nodes = list(tape.specs), list(tape.nodes)
     for k, pool in enumerate(tape.nodes):
-        y = pool.ins[0]
+        y = pool.ins[0] if pool.ins else None
         if pool.op != "max_pool2d" or y not in gates or uses[y] != 1:
             continue
         at, (pooled, index) = gates[y], pool.outs

@@ -141,10 +141,16 @@ def raise_flags(flags, read: Callable[[int], np.ndarray]) -> None:
                     "more non-zeros than the bitmaps have room for; nothing was updated. Run this "
                     "slice under the guaranteed plan, or plan with a larger density"
                 )
-            raise NotFiniteError(
-                f"{what} is NaN or infinite; nothing was updated. Check the data's scale, or "
-                f"lower the learning rate"
-            )
+            raise not_finite(what)
+
+
+def not_finite(what: str) -> NotFiniteError:
+    """The error for a bad value that was found before anything had changed."""
+    return NotFiniteError(
+        f"{what} is NaN or infinite; nothing was updated. Check the data's scale, or lower the "
+        f"learning rate",
+        what,
+    )
 
 
 def new_arena(nbytes: int) -> np.ndarray:
@@ -217,17 +223,17 @@ class Executor:
     def run(self) -> None:
         """A whole step of one slice; NotFiniteError at a raised flag, before anything persistent
         was changed."""
-        self.run_prologue()
-        self.run_body()
+        self.run_body(first=True)
         self.run_epilogue()
 
-    def run_prologue(self) -> None:
-        """What comes once, before the first slice of a batch."""
-        self._run(self._prologue)
-
-    def run_body(self) -> None:
-        """Forward and backward of the slice whose inputs are loaded."""
-        self._run(self._body)
+    def run_body(self, first: bool) -> None:
+        """Forward and backward of the slice whose inputs are loaded. The prologue, which touches
+        persistent bytes alone, is run in the first slice of a batch, once its flags are read."""
+        *guarded, rest = self._body
+        self._run(guarded)
+        if first:
+            self._run(self._prologue)
+        self._run([rest])
 
     def run_epilogue(self) -> None:
         """The update, behind the last slice."""

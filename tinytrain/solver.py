@@ -182,7 +182,11 @@ class Solver:
         invert all that can be had back, recomputing the rest but the ends of reversible chains."""
         if policy == "invert":
             if not self.invertible:
-                raise InputError("policy 'invert': nothing in this network can be inverted")
+                raise InputError(
+                    f"policy 'invert': nothing in this network can be inverted, for "
+                    f"{self._first_layer()} cannot give its input back and no sum is a coupling "
+                    f"(x1 + F(x2)); use policy 'auto', or a reversible network such as revnet"
+                )
             chosen = {
                 v: "invert" if v in self.invertible else "recompute"
                 for v in self.values
@@ -203,6 +207,15 @@ class Solver:
         masks = frozenset(v for v in self.values if self._op(v) in GATES and self.masks)
         cheap = [v for v in self.values if self._op(v) not in DEAR]
         return Decisions(dict.fromkeys(cheap, "recompute"), masks=masks)
+
+    def _first_layer(self) -> str:
+        """The first layer with parameters, by their name, and its op."""
+        leaves = self.tape.leaves
+        for n in self.tape.nodes:
+            for v in n.ins:
+                if v in leaves and leaves[v].kind == "parameter":
+                    return f"layer {leaves[v].name.rpartition('.')[0] or leaves[v].name} ({n.op})"
+        return "this network"
 
     def _packed(self) -> Decisions:
         """A bitmap for each sparse value that backward reads; where that is its own gate alone,

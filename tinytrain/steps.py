@@ -66,6 +66,7 @@ class Program:
     grads: dict[int, int] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)  # values that outlive the last step
     body: tuple[int, int] | None = None  # run once for every slice; what is around it, once
+    orders: dict[int, bool] = field(default_factory=dict)  # node -> weight gradient first?
     forward_end: int = 0  # where backward begins, when nothing is committed between
     stands_for: dict[int, int] = field(default_factory=dict)  # a copy -> the tape value it is
     inverses: list[int] = field(default_factory=list)  # copies that an inverse made

@@ -25,9 +25,10 @@ from tinytrain.freeze import (
 )
 from tinytrain.lower import lower
 from tinytrain.nn.module import Module, Parameter
-from tinytrain.plan import Plan, make_plan
+from tinytrain.plan import Plan, make_plan, smaller_plan
 from tinytrain.progress import Progress
-from tinytrain.run import Executor, choose_backend, new_arena
+from tinytrain.recover import recover
+from tinytrain.run import Executor, choose_backend, new_arena, not_finite
 from tinytrain.steps import Program
 
 SEED_MIX = 0x9E3779B9  # of dropout's key, so that seed 0 is not the hash's fixed point
@@ -44,7 +45,12 @@ class Trainer:
                 batch, or smaller slices where only those fit.
     ram         bytes as an int or "256K"; None: no limit. BudgetError if no plan fits.
     guard       "loss": a step with a bad input, output or loss changes nothing (NotFiniteError);
-                "step": nor does one with a bad gradient; None: no checks.
+                "step": nor does one with a bad gradient; None: no checks. In slices, with momentum
+                that gradients are summed into, "loss" finds bad inputs and labels before the first
+                slice; an output or loss that is bad in a later one leaves the weights, but the
+                sum cannot be undone: the last saved state is restored, or without one the
+                momentum begins at zero, and the error says so. "step" undoes nothing, for it
+                sums apart, in as many bytes as the parameters take.
     clip_norm   scale the gradients so that their joint 2-norm is at most this.
     backend     "auto", "numpy" or "numba".
     input_shape of one sample, where the model does not say (or a Spec, or a list for several).
@@ -86,6 +92,7 @@ class Trainer:
             "density": density,
         }
         self._record = Recorder(net, self.samples, self.loss, label_spec)
+        self._added = 0  # slices of the present step that ran
         self.overflows = 0  # slices run again, for they had more non-zeros than was planned
         self.steps = 0  # updates made
         self.epoch = 0  # epochs finished
@@ -153,7 +160,7 @@ class Trainer:
                 loss = self.loss if what == "evaluate" else None
                 frozen = freeze(self.net, self.samples, n, loss, False, self.label_spec)
                 program = lower(frozen.tape)
-            plan = make_plan(program, n, layout=self.plan.layout)
+            plan = self._place(what, program, n)
             if plan.arena_bytes > len(self.arena):
                 raise InputError(
                     f"{what} with {n} samples needs {plan.arena_bytes:,} bytes, the arena has "
@@ -161,6 +168,15 @@ class Trainer:
                 )
             self._bound[what, n] = self._bind(frozen, plan)
         return self._bound[what, n]
+
+    def _place(self, what: str, program: Program, n: int) -> Plan:
+        """Offsets for `n` samples; a smaller training step lies where the whole slice's does."""
+        layout, size = self.plan.layout, self.plan.microbatch
+        if what in ("train", "guaranteed") and n < size:
+            small = smaller_plan(self._for(what, size).plan, program, n, layout)
+            if small is not None:
+                return small
+        return make_plan(program, n, layout=layout)
 
     def _lower(self, frozen: Frozen, guaranteed: bool = False) -> Program:
         """A training step, perhaps of another size, under the plan's own decisions."""
@@ -187,16 +203,19 @@ class Trainer:
 
         x  (batch, ...) or a tuple for several inputs; uint8 is scaled to [0, 1].
         y  labels (or a tuple: labels, mask). Fewer samples than `batch` are one smaller batch.
-        NotFiniteError if an input, output or the loss is not finite; nothing is changed then.
+        NotFiniteError if an input, output or the loss is not finite; nothing is changed then, but
+        for what the class says of slices.
         """
         xs, ys = _arrays("x", x), _arrays("y", y)
         n = _count(xs, self.batch)
         _check_lengths(xs, ys, n)
         first = self._for("train", min(n, self.plan.microbatch))
+        self._bind_all(n)
+        self._added = 0
         try:
             loss = first.measured(lambda: self._step(xs, ys, n))
         except NotFiniteError as error:
-            self._recover(error)
+            recover(self, error, self._added)
             raise
         self.steps += 1
         return loss
@@ -205,6 +224,8 @@ class Trainer:
         """Forward and backward slice by slice, then the update; the mean loss."""
         numbers = self.optimizer.numbers(self.steps)
         total, size = 0.0, self.plan.microbatch
+        if n > size:
+            self._check_slices(xs, ys, n)
         for begin in range(0, n, size):
             end = min(begin + size, n)
             part = tuple(a[begin:end] for a in xs), tuple(a[begin:end] for a in ys)
@@ -213,12 +234,31 @@ class Trainer:
             try:
                 bound = self._ready("train", end - begin, part, hyper)
                 bound.run(first=begin == 0, last=end == n)
-            except CapacityError:  # what comes before the first slice has been done
+            except CapacityError:
                 self.overflows += 1
                 bound = self._ready("guaranteed", end - begin, part, hyper)
-                bound.run(first=False, last=end == n)
+                bound.run(first=begin == 0, last=end == n)
+            self._added += 1
             total += share * float(bound.loss[()])
         return total
+
+    def _bind_all(self, n: int) -> None:
+        """Every plan that a batch of `n` samples may want, before any of them has run."""
+        size = self.plan.microbatch
+        for k in {min(n, size), n % size} - {0}:
+            for what in ("train", "guaranteed") if self.plan.guaranteed else ("train",):
+                self._for(what, k)
+
+    def _check_slices(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], n: int) -> None:
+        """Load every slice once, to find what is wrong with one before the first has run."""
+        size = self.plan.microbatch
+        for begin in range(0, n, size):
+            end = min(begin + size, n)
+            bound = self._for("train", end - begin)
+            self._load(bound, tuple(a[begin:end] for a in xs), tuple(a[begin:end] for a in ys))
+            for what, views in (("the input", bound.inputs), ("a label", bound.labels)):
+                if self.settings["guard"] and not all(np.isfinite(v).all() for v in views):
+                    raise not_finite(what)
 
     def _ready(self, what: str, n: int, part: tuple, hyper: dict[str, Any]) -> Bound:
         """The bound plan with a slice's inputs and labels and the numbers of this step."""
@@ -227,32 +267,6 @@ class Trainer:
         for name, view in bound.hyper.items():
             view[...] = hyper[name]
         return bound
-
-    def _recover(self, error: NotFiniteError) -> None:
-        """A bad gradient of an earlier step shows here, in weights that are lost: take the last
-        saved state, or begin anew, and say so."""
-        if all(np.isfinite(view).all() for view in self.state().values()):
-            return
-        if self._saved is not None:
-            checkpoint.apply(self, self._saved, *checkpoint.read(self._saved))
-            what = f"the state saved in {self._saved} was restored"
-        else:
-            self._start_anew()
-            what = "training begins anew, for nothing was saved"
-        raise NotFiniteError(
-            f"an earlier gradient was NaN or infinite and spoiled the weights: {what}; lower the "
-            f"learning rate, or use guard='step', which keeps such a gradient out"
-        ) from error
-
-    def _start_anew(self) -> None:
-        """Initial parameters, zero optimizer state, step 0."""
-        for v, leaf in self.plan.program.leaves.items():
-            tensor, view = self._train.frozen.leaves.get(v), self._train.executor.view(v)
-            if isinstance(tensor, Parameter):
-                tensor.fill(view)
-            elif leaf.kind == "optimizer":
-                view[...] = 0
-        self.steps = self.epoch = self.within = 0
 
     def _key(self, first: int) -> tuple[int, int, int]:
         """Of dropout's generator: seed, step, and where in the batch the slice begins."""

@@ -5,19 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tinytrain.errors import InputError
-
-
-def is_whole(value: Any) -> bool:
-    """Whether it is a whole number, Python's or NumPy's."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a real number, Python's or NumPy's (NaN and infinity are)."""
-    return is_whole(value) or isinstance(value, float | np.floating)
+from tinytrain.number import is_number, is_whole
 
 
 def check_sizes(where: str, **given: Any) -> None:

@@ -1,0 +1,17 @@
+"""What counts as a number in an argument: Python's or NumPy's, never True or False, never text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, Python's or NumPy's."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, Python's or NumPy's (NaN and infinity are)."""
+    return is_whole(value) or isinstance(value, float | np.floating)
