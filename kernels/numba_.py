@@ -24,6 +24,7 @@ _FILES = {
         "group_norm_vjp_params",
         "group_norm_vjp_x",
     ),
+    "packed": ("bitmap_conv2d_vjp_w", "bitmap_matmul_tn"),
     "pool": ("max_pool2d", "max_pool2d_vjp", "avg_pool2d", "avg_pool2d_vjp"),
     "step": ("cross_entropy", "dropout", "sum_to", "relu_vjp", "decay", "sgd", "check_finite"),
 }

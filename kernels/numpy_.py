@@ -159,6 +159,20 @@ def bitmap_gate_vjp(dx, g, mask, values, gate):
     np.multiply(g, passes, out=dx)
 
 
+def bitmap_conv2d_vjp_w(
+    dw, mask, values, g, rows, shape, kernel, stride, padding, groups, dilation, acc
+):
+    x = np.empty(shape, values.dtype)  # whole, for the order of `conv2d_vjp_w`'s sums
+    bitmap_unpack(x, mask, values, shape)
+    conv2d_vjp_w(dw, x, g, kernel, stride, padding, groups, dilation, acc)
+
+
+def bitmap_matmul_tn(y, mask, values, g, rows, shape, flat, acc):
+    x = np.empty(shape, values.dtype)
+    bitmap_unpack(x, mask, values, shape)
+    matmul_tn(y, x, g, flat, acc)
+
+
 def leaky_relu(y, x, negative_slope):
     y[...] = np.where(x > 0, x, x * x.dtype.type(negative_slope))
 

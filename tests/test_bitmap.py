@@ -1,5 +1,6 @@
-"""Bitmaps give back the bits that were packed, a step under them trains as under keep, and a slice
-with more non-zeros than was planned is run again, with nothing lost."""
+"""Bitmaps give back the bits that were packed, weight gradients read them a few rows at a time, a
+step under them trains as under keep, and a slice with more non-zeros than was planned is run again,
+with nothing lost."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from tinytrain import models, run
 from tinytrain.errors import CapacityError, InputError
 from tinytrain.lower import Decisions, lower
 from tinytrain.op import OPS
+from tinytrain.ops.bitmap import WINDOW
 from tinytrain.solver import GATES, sparse_values
 from tinytrain.spec import Spec
 from tinytrain.stash import bitmap
@@ -94,6 +96,76 @@ def test_a_gate_reads_packed_values_as_dense_ones(backend, gate, y):
     assert got.tobytes() == want.tobytes()
 
 
+@st.composite
+def convolutions(draw):
+    """A sparse image batch, the gradient of a convolution's output, and the attrs of the latter."""
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 2)))
+    padding = tuple(draw(st.integers(0, 3)) for _ in range(4))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    groups, depth = draw(st.sampled_from([(1, 1), (1, 5), (2, 3), (4, 1)]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    wide = draw(st.sampled_from([1, 1, 300]))  # so that only a few rows are dense at a time
+    sizes = [
+        (k - 1) * d + 1 + draw(st.integers(0, 9)) for k, d in zip(kernel, dilation, strict=True)
+    ]
+    shape = (draw(st.integers(1, 3)), sizes[0], sizes[1] * wide, groups * depth)
+    x = rng.standard_normal(shape).astype(np.float32)
+    x[rng.random(shape) < draw(st.sampled_from([0.0, 0.5, 0.9]))] = 0
+    attrs = {"stride": stride, "padding": padding, "groups": groups, "dilation": dilation}
+    w = Spec((*kernel, depth, groups * draw(st.sampled_from([1, 3]))))
+    (y,), attrs = OPS["conv2d"].infer((Spec(shape), w, None), attrs)
+    return x, rng.standard_normal(y.shape).astype(np.float32), {"kernel": kernel, **attrs}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(case=convolutions(), acc=st.booleans())
+def test_a_convolution_s_weight_gradient_reads_packed_rows(backend, case, acc):
+    x, g, attrs = case
+    mask, values, _ = called("bitmap_pack", backend, x, capacity=max(np.count_nonzero(x), 1))
+    ins = [Spec(a.shape, str(a.dtype)) for a in (mask, values, g)]
+    packed = {"shape": x.shape, **attrs}
+    (dw,), packed = OPS["bitmap_conv2d_vjp_w"].infer(tuple(ins), packed)
+    (work,) = OPS["bitmap_conv2d_vjp_w"].work(ins, [dw], packed)
+    assert work.shape[0] <= x.shape[1]
+    want = np.random.default_rng(1).standard_normal(dw.shape).astype(np.float32)
+    got, rows = want.copy(), np.full(work.shape, np.nan, np.float32)
+    run.kernel("conv2d_vjp_w", backend)(want, x, g, *attrs.values(), acc)
+    kernel = run.kernel("bitmap_conv2d_vjp_w", backend)
+    kernel(got, mask, values, g, rows, *packed.values(), acc)
+    assert got.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("acc", [False, True])
+@pytest.mark.parametrize("shape, n", [((5, 7), 3), ((700, 33), 20), ((2, 9, 6), 4), ((3, 5000), 2)])
+def test_a_matrix_s_weight_gradient_reads_packed_rows(backend, shape, n, acc):
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal(shape).astype(np.float32)
+    x[rng.random(shape) < 0.6] = 0
+    g = rng.standard_normal((*shape[:-1], n)).astype(np.float32)
+    mask, values, _ = called("bitmap_pack", backend, x, capacity=x.size)
+    ins = [Spec(a.shape, str(a.dtype)) for a in (mask, values, g)]
+    (dw,), attrs = OPS["bitmap_matmul_tn"].infer(tuple(ins), {"shape": shape, "flat": True})
+    (work,) = OPS["bitmap_matmul_tn"].work(ins, [dw], attrs)
+    assert work.size <= max(shape[-1], WINDOW // 4)
+    want = rng.standard_normal(dw.shape).astype(np.float32)
+    got, rows = want.copy(), np.full(work.shape, np.nan, np.float32)
+    run.kernel("matmul_tn", backend)(want, x, g, True, acc)
+    kernel = run.kernel("bitmap_matmul_tn", backend)
+    kernel(got, mask, values, g, rows, *attrs.values(), acc)
+    assert got.tobytes() == want.tobytes()
+
+
+def test_no_weight_gradient_has_a_packed_input_unpacked():
+    for name, options in (("vgg6", {"input_shape": (16, 16, 3)}), ("lenet5", {})):
+        net = models.build(name, **options)
+        plan = tt.plan(net, batch=8, policy="bitmap", density=0.5)
+        ops = [s.op for s in plan.program.steps]
+        assert "bitmap_matmul_tn" in ops
+        assert "bitmap_unpack" not in ops
+
+
 def test_the_first_count_above_its_capacity_is_told():
     counts = [np.uint32(n).reshape(()) for n in (3, 9, 9)]
     for capacities, flag in (((3, 9, 9), 0), ((3, 8, 8), 2), ((2, 9, 9), 1)):
@@ -129,11 +201,12 @@ def test_the_figures_of_a_plan(density):
     table = plan.bitmap_bytes()
     packs = [s for s in plan.program.steps if s.op == "bitmap_pack"]
     dense = sum(plan.program.specs[s.ins[0]].nbytes for s in packs)
-    assert table["dense"] == dense > 0
+    gates = [s for s in plan.program.steps if s.op == "gate_mask"]
+    assert table["dense"] == dense + sum(plan.program.specs[s.ins[0]].nbytes for s in gates)
+    assert dense > 0
     assert table["nominal"] == pytest.approx(density * dense, rel=0.01)
     assert table["margin"] == pytest.approx(bitmap.MARGIN * dense, rel=0.01)
     held = sum(plan.program.specs[v].nbytes for s in packs for v in s.outs)
-    gates = [s for s in plan.program.steps if s.op == "gate_mask"]
     bits = sum(plan.program.specs[s.outs[0]].nbytes for s in gates)
     assert table["masks"] + table["nominal"] + table["margin"] == held + bits
     assert plan.policies["bitmap"] == len(packs) + len(gates)
@@ -171,7 +244,8 @@ def test_packed_values_give_the_bits_of_keep(name, backend):
             masks = frozenset(v for v in gates if rng.random() < 0.3)
         decisions = Decisions(policies, masks=masks, densities=dict.fromkeys(values, 0.9))
         program = lower(tape, optimizer, decisions)
-        assert k or any(s.op == "bitmap_unpack" for s in program.steps)
+        ops = {s.op for s in program.steps}
+        assert k or ops & {"bitmap_conv2d_vjp_w", "bitmap_matmul_tn"}
         assert run_poisoned(frozen, program, backend) == want
 
 

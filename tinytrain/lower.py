@@ -378,6 +378,14 @@ class Lowering:
         if gate is not None and gate.op in GATES and last and self.memo.get(v) is not None:
             self.early[v] = self._mask(gate, self.memo[v])
 
+    def weight_grad(self, op: str, x: int, g: int, **attrs: Any) -> int:
+        """A weight's gradient, which reads x a few rows at a time where x is packed."""
+        held = self.program.root(x)
+        if held in self.packed and x not in self.memo and "bitmap_" + op in OPS:
+            shape = self.spec(x).shape
+            return self.grad("bitmap_" + op, *self.packed[held], g, shape=shape, **attrs)
+        return self.grad(op, self.get(x), g, **attrs)
+
     def backward(self, wrt: set[int], begin: Callable[[int], int | None], done) -> None:
         """Walk back from the loss. `begin(p)` gives the value that p's gradient is added to, or
         None; `done(p)` is called when `grads[p]` is complete."""
