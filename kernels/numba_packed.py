@@ -9,7 +9,7 @@ from numba import njit
 
 from .numba_conv import conv2d_vjp_w
 from .numba_lanes import address, zero
-from .numba_matmul import _blocked
+from .numba_matmul import blocked
 
 
 @njit(cache=True, error_model="numpy")
@@ -34,18 +34,17 @@ def _unpack(out, to, mask, values, begin, end, at):
 
 
 @njit(cache=True, error_model="numpy")
-def _packed_vjp_w(
-    dw, mask, values, g, bits, rows, shape, kernel, stride, padding, groups, dilation
-):
-    """dw += the gradient, as many rows of g at a time as `rows` (its bits: `bits`) allows."""
+def _packed_vjp_w(dw, mask, values, g, window, shape, kernel, stride, padding, groups, dilation):
+    """dw += the gradient, as many rows of g at a time as `window` (uint32) has room for."""
     (images, h, wd, c), (_, ho, wo, o), row = shape, g.shape, shape[2] * shape[3]
     extent, step, top = (kernel[0] - 1) * dilation[0] + 1, stride[0], padding[0]
+    bits, rows = window.reshape(-1), window.view(np.float32)
     most = rows.shape[0]
     block = ho if most >= h else (most - extent) // step + 1
     lines = g.reshape(images * ho, wo, o)
     done = at = 0  # elements passed, and the non-zeros among them
     for image in range(images):
-        held = base = image * h  # `rows` holds rows [base, held) of all images' rows
+        held = base = image * h  # of all images' rows, `rows` holds [base, held)
         for begin in range(0, ho, block):
             end = min(ho, begin + block)
             first = begin * step - top
@@ -72,17 +71,14 @@ def bitmap_conv2d_vjp_w(
 ):
     if not acc:
         dw[...] = 0
-    bits, non_zeros = rows.reshape(-1).view(np.uint32), values.view(np.uint32)
-    _packed_vjp_w(
-        *(dw, mask, non_zeros, g, bits, rows),
-        *(shape, kernel, stride, padding, groups, dilation),
-    )
+    non_zeros, window = values.view(np.uint32), rows.view(np.uint32)
+    geometry = shape, kernel, stride, padding, groups, dilation
+    _packed_vjp_w(dw, mask, non_zeros, g, window, *geometry)
 
 
 @njit(cache=True, error_model="numpy")
-def _packed_tn(y, mask, values, g, bits, rows, acc):
-    most, m = rows.shape
-    n = g.shape[-1]
+def _packed_tn(y, mask, values, g, window, acc):
+    (most, m), n, bits = window.shape, g.shape[-1], window.reshape(-1)
     k, at = g.size // n, 0
     if not acc:
         zero(address(y), y.size)
@@ -90,9 +86,8 @@ def _packed_tn(y, mask, values, g, bits, rows, acc):
         count = min(most, k - first)
         at = _unpack(bits, 0, mask, values, first * m, (first + count) * m, at)
         b = address(g) + 4 * first * n
-        _blocked(False, m, n, count, True, address(y), address(rows), 1, m, b, n)
+        blocked(False, m, n, count, True, address(y), address(window), 1, m, b, n)
 
 
 def bitmap_matmul_tn(y, mask, values, g, rows, shape, flat, acc):
-    bits, non_zeros = rows.reshape(-1).view(np.uint32), values.view(np.uint32)
-    _packed_tn(y, mask, non_zeros, g, bits, rows, acc)
+    _packed_tn(y, mask, values.view(np.uint32), g, rows.view(np.uint32), acc)
