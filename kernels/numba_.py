@@ -10,7 +10,7 @@ from typing import Any
 import numba  # noqa: F401  (so that its absence shows here, before any kernel is asked for)
 
 _FILES = {
-    "bitmap": ("bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp"),
+    "bitmap": ("bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp", "topk_pack"),
     "conv": ("conv2d", "conv2d_vjp_x", "conv2d_vjp_w", "conv2d_vjp_w_sgd"),
     "lines": ("conv2d_lines", "conv2d_vjp_x_lines"),
     "matmul": ("matmul", "matmul_nt", "matmul_tn", "matmul_tn_sgd"),

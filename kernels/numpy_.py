@@ -145,6 +145,17 @@ def bitmap_pack(mask, values, count, x, capacity):
     _bits(values)[: kept.size] = kept
 
 
+def topk_pack(mask, values, x, histogram, k):
+    bits = _bits(x)
+    size = bits << 1  # in the order of magnitudes, the sign dropped
+    least = np.partition(size, size.size - k)[size.size - k]
+    kept = size > least
+    kept[np.flatnonzero(size == least)[: k - np.count_nonzero(kept)]] = True
+    kept &= bits != 0
+    mask[...] = np.packbits(kept, bitorder="little")
+    _bits(values)[: np.count_nonzero(kept)] = bits[kept]
+
+
 def bitmap_unpack(y, mask, values, shape):
     nonzero = np.unpackbits(mask, count=y.size, bitorder="little").view(bool)
     bits = _bits(y)

@@ -492,6 +492,7 @@ UPDATES = [
     Update("gate_mask", "v", {"gate": "relu"}),
     Update("gate_mask", "v", {"gate": "relu6"}),
     Update("bitmap_pack", "v", {"capacity": 1}),
+    Update("topk_pack", "v", {"k": 1}),
     Update("bitmap_unpack", "mv", {"shape": (1,)}),
     Update("check_capacity", "nn", {"capacities": (3, 50)}),
     Update("check_finite", "vvv"),

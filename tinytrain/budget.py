@@ -16,10 +16,12 @@ from tinytrain.errors import InputError
 from tinytrain.lower import Decisions, lower
 from tinytrain.plan import Plan, make_plan
 from tinytrain.solver import LOWERINGS, Solver, Trial, rank, sparse_values, with_policy
+from tinytrain.stash import topk
 from tinytrain.tape import Tape
 
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-POLICIES = ("auto", "keep", "bitmap", "recompute", "invert")
+POLICIES = ("auto", "keep", "bitmap", "recompute", "invert", "topk")
+FORCED = ("keep", "topk")  # what is not left for another policy when the budget is too small
 DENSEST = 0.9  # measured share of non-zeros above which no bitmap is thought of
 DENSITY = 0.5  # of a ReLU's output, where nothing is known of it
 LEAST = 20_000  # steps lowered for one slice size
@@ -55,11 +57,12 @@ def choose(
     record      the tape of a slice of so many samples.
     policy      "auto"; "keep": every residual is kept; "recompute": every cheap one is not;
                 "invert": what a reversible network can give back is not; "bitmap": outputs of ReLU
-                are kept packed.
+                are kept packed; "topk": what weight gradients read loses all but its largest
+                elements, so that these gradients are approximate (never chosen by "auto").
     microbatch  samples of a slice; "auto": the whole batch, or less where that is what fits. A
                 network with batch statistics is never sliced by itself.
     density     the share of non-zeros expected in outputs of ReLU (or one for each tape value);
-                with it bitmaps are among the choices.
+                with it bitmaps are among the choices. Under "topk", the share that is kept.
     """
     if policy not in POLICIES:
         raise InputError(f"unknown policy {policy!r}; there are {', '.join(POLICIES)}")
@@ -72,6 +75,8 @@ def choose(
     shares = list(density.values()) if isinstance(density, dict) else [density or 0.0]
     if not all(_is_number(d) and 0 <= d <= 1 for d in shares):
         raise InputError(f"density is {density!r}; wants the share of non-zeros, 0 to 1")
+    if policy == "topk" and isinstance(density, dict):
+        raise InputError("policy 'topk' keeps one share of every value: give density=0.1")
     search = Search(record, optimizer, batch, policy, guard, clip_norm, density)
     sizes = list(slice_sizes(microbatch, batch, record(batch)))
     return search.within(parse_bytes(ram), sizes).require_fit()
@@ -131,6 +136,9 @@ class Search:
 
     def densities(self, tape: Tape) -> dict[int, float]:
         """The nominal density of each value that may be kept as a bitmap."""
+        if self.policy == "topk":
+            share = topk.SHARE if self.density is None else self.density
+            return {n.outs[0]: share for n in tape.nodes}  # type: ignore[misc]
         if self.density is None and self.policy != "bitmap":
             return {}
         if isinstance(self.density, dict):
@@ -163,7 +171,7 @@ class Search:
         trial = solver.trial(forced)
         assert trial is not None
         plan = self._plan(trial, size, ram)
-        if plan.fits or self.policy == "keep" or ram is None:
+        if plan.fits or self.policy in FORCED or ram is None:
             return trial, plan
         target = ram
         for _ in range(ATTEMPTS):
@@ -219,8 +227,8 @@ class Search:
     def smallest(self, size: int) -> int:
         """The smallest arena found, by tightening again and again."""
         solver = self.solver(size)
-        if self.policy == "keep":
-            trial = solver.trial(Decisions())
+        if self.policy in FORCED:
+            trial = solver.trial(solver.start(self.policy))
         else:
             trial = solver.tighten()
         assert trial is not None

@@ -122,7 +122,9 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--norm", help="batch, group or none, for convolutional nets of the zoo")
     parser.add_argument("--batch", type=int, help=f"samples of an update; default {BATCH}")
     parser.add_argument("--ram", help="budget, such as 256K (default: no limit)")
-    parser.add_argument("--policy", help="auto (the default) or keep")
+    parser.add_argument(
+        "--policy", help="auto (the default), keep, bitmap, recompute, invert, topk"
+    )
     parser.add_argument(
         "--optimizer", help="sgd, momentum, adam or adamw; default: the model's own, or sgd"
     )

@@ -100,6 +100,12 @@ class Plan:
         total = sum(p.macs_of(s.op, s.ins, s.outs, s.attrs) or 0 for s in p.steps)
         return total * -(-self.batch // self.microbatch)
 
+    @property
+    def approximate(self) -> bool:
+        """Whether weight gradients are not exact: they read the largest elements of values alone
+        (policy "topk")."""
+        return "topk" in self.policies
+
     def peak(self) -> int:
         """The step at which the most is alive."""
         live = live_bytes(self.buffers, len(self.program.steps))

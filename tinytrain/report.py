@@ -64,9 +64,22 @@ def plan_text(plan: Plan) -> str:
             "",
             f"{len(steps)} steps, batch {plan.batch}, {plan.macs:,} multiply-accumulates; the peak "
             f"is step {peak} ({steps[peak].op if steps else 'none'})",
+            *(("", approximation(plan)) if plan.approximate else ()),
             "",
             shown + (f"\n... and {more} smaller ones" if more > 0 else ""),
         ]
+    )
+
+
+def approximation(plan: Plan) -> str:
+    """What policy "topk" does to gradients, in a sentence."""
+    specs = plan.program.specs
+    packs = [s for s in plan.program.steps if s.op == "topk_pack"]
+    kept = sum(s.attrs["k"] for s in packs)
+    share = kept / sum(specs[s.ins[0]].size for s in packs)
+    return (
+        f"approximate weight gradients (policy topk): they read the largest {100 * share:.1f} % of "
+        f"the elements of {len(packs)} values; gradients of data are exact"
     )
 
 
@@ -82,6 +95,7 @@ def plan_figures(plan: Plan) -> dict[str, Any]:
         "smallest_ram_bytes": plan.smallest_ram_bytes,
         "microbatch": plan.microbatch,
         "policies": plan.policies,
+        "approximate": plan.approximate,
         "steps": len(plan.program.steps),
         "macs": plan.macs,
         "extra_macs_ratio": plan.extra_macs_ratio,

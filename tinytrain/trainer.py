@@ -48,8 +48,12 @@ class Trainer:
     clip_norm   scale the gradients so that their joint 2-norm is at most this.
     backend     "auto", "numpy" or "numba".
     input_shape of one sample, where the model does not say (or a Spec, or a list for several).
+    policy      how values wait for backward: "auto", the cheapest that fits; "keep", "bitmap",
+                "recompute", "invert"; or "topk", whose weight gradients are approximate: they read
+                the largest elements of each value alone (`plan.approximate`).
     density     the share of non-zeros expected in outputs of ReLU: the planner may keep them packed
-                as bitmaps. A slice with more is run again without (`overflows` counts these).
+                as bitmaps. A slice with more is run again without (`overflows` counts these). Under
+                "topk", the share of elements that are kept; default 0.1.
     label_spec  the Spec of one sample's label, where the loss does not say.
     """
 
@@ -109,6 +113,8 @@ class Trainer:
         and position stay. The largest share of non-zeros in any slice, by tape value, where it is
         one that a bitmap can use. It runs outside the arena, with every value of a slice kept.
         """
+        if self.settings["policy"] == "topk":
+            raise InputError("policy 'topk' keeps a share of its own: there is nothing to measure")
         xs = _arrays("x", x)
         n, size = self._check_inputs(xs), min(self.plan.microbatch, len(xs[0]))
         found: dict[int, float] = {}

@@ -24,6 +24,15 @@ def _bitmap_pack(x: Spec, capacity):
 register("bitmap_pack", _bitmap_pack)
 
 
+def _topk_pack(x: Spec, k):
+    return Spec((-(-x.size // 8),), "uint8"), Spec((k,), x.dtype)
+
+
+# The k elements of largest magnitude, of equal ones the first, and of these all but +0: a mask and
+# values as of bitmap_pack. NaN is larger than any number. Scratch: a histogram.
+register("topk_pack", _topk_pack, work=lambda ins, outs, attrs: (Spec((256,), "uint32"),))
+
+
 def _bitmap_unpack(mask: Spec, values: Spec, shape):
     return Spec(tuple(shape), values.dtype)
 
