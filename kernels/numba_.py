@@ -26,7 +26,16 @@ _FILES = {
     ),
     "packed": ("bitmap_conv2d_vjp_w", "bitmap_matmul_tn"),
     "pool": ("max_pool2d", "max_pool2d_vjp", "avg_pool2d", "avg_pool2d_vjp"),
-    "step": ("cross_entropy", "dropout", "sum_to", "relu_vjp", "decay", "sgd", "check_finite"),
+    "step": (
+        "cross_entropy",
+        "dropout",
+        "sum_to",
+        "relu_vjp",
+        "decay",
+        "sgd",
+        "zero_pruned",
+        "check_finite",
+    ),
 }
 KERNELS = {name: file for file, names in _FILES.items() for name in names}
 

@@ -690,6 +690,11 @@ def add_scaled(y, g, p, factor):
     np.add(g, g.dtype.type(factor) * p, out=y)
 
 
+def zero_pruned(y, g, p):
+    np.copyto(y, g)
+    _bits(y)[_bits(p) == 0] = 0
+
+
 def square_sum(y, g, acc):
     _put(y, np.sum(np.square(g)), acc)
 

@@ -484,6 +484,7 @@ UPDATES = [
     Update("nesterov", ["v", "v", "v", ""], {"momentum": 0.9}),
     Update("adam", ["v", "v", "+", "v", "", "2"], MOMENTS),
     Update("add_scaled", "vv", {"factor": 0.3}),
+    Update("zero_pruned", "vv"),
     Update("square_sum", "v"),
     Update("clip_factor", [""], {"max_norm": 0.5}),
     Update("running_average", "vv", {"momentum": 0.1, "correction": 1.25}),

@@ -368,6 +368,7 @@ def one_call_of_each() -> dict[str, tuple]:
         "relu_vjp": (y, x, x),
         "decay": (y, x, x, 0.9, 0.1),
         "sgd": (y, x, x, loss),
+        "zero_pruned": (y, x, x),
         "check_finite": (np.zeros((), np.uint32), x, w),
     }
 

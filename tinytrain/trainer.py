@@ -96,6 +96,7 @@ class Trainer:
         self.within = 0  # samples of the present epoch that were seen
         self._saved: str | None = None  # where the newest state was saved to or restored from
         self._make_plan()
+        self.optimizer.check(self.plan.program, self.state())
 
     def _make_plan(self) -> None:
         """Plan the step and move into an arena of that size."""
@@ -205,6 +206,7 @@ class Trainer:
             self._recover(error)
             raise
         self.steps += 1
+        self.optimizer.after_update(self.steps, self.plan.program, self.state)
         return loss
 
     def _step(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], n: int) -> float:
