@@ -76,7 +76,7 @@ def approximation(plan: Plan) -> str:
     specs = plan.program.specs
     packs = [s for s in plan.program.steps if s.op == "topk_pack"]
     kept = sum(s.attrs["k"] for s in packs)
-    share = kept / sum(specs[s.ins[0]].size for s in packs)
+    share = kept / sum(specs[s.reads()[0]].size for s in packs)
     return (
         f"approximate weight gradients (policy topk): they read the largest {100 * share:.1f} % of "
         f"the elements of {len(packs)} values; gradients of data are exact"

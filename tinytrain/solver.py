@@ -185,7 +185,8 @@ class Solver:
         the gradients of weights; of all these gates the mask."""
         readers = self._backward_readers()
         root, data = self._kept().program.root, self.tape.made_from("input")
-        mixed = {root(n.ins[0]) for n in self.tape.nodes if n.op in DEAR and n.ins[1] in data}
+        products = [n for n in self.tape.nodes if n.op in DEAR]
+        mixed = {root(n.ins[0]) for n in products if n.ins[1] in data}  # type: ignore[arg-type]
         chosen, masks = [], []
         for v in self.values:
             rest = readers.get(v, set()) - {"conv2d_vjp_w", "matmul_tn"}
