@@ -157,13 +157,23 @@ def test_a_matrix_s_weight_gradient_reads_packed_rows(backend, shape, n, acc):
     assert got.tobytes() == want.tobytes()
 
 
-def test_no_weight_gradient_has_a_packed_input_unpacked():
-    for name, options in (("vgg6", {"input_shape": (16, 16, 3)}), ("lenet5", {})):
-        net = models.build(name, **options)
-        plan = tt.plan(net, batch=8, policy="bitmap", density=0.5)
-        ops = [s.op for s in plan.program.steps]
-        assert "bitmap_matmul_tn" in ops
-        assert "bitmap_unpack" not in ops
+@pytest.mark.parametrize("name, options", [("vgg6", {"input_shape": (16, 16, 3)}), ("lenet5", {})])
+def test_weight_gradients_unpack_no_value_but_small_ones(name, options):
+    """None with momentum, which they are added to; plain SGD wants no gradient that is larger than
+    its input to be whole."""
+    net = models.build(name, **options)
+    for optimizer in ("momentum", "sgd"):
+        plan = tt.plan(net, batch=8, policy="bitmap", density=0.5, optimizer=optimizer)
+        steps, specs = plan.program.steps, plan.program.specs
+        packed = any(s.op in ("bitmap_conv2d_vjp_w", "bitmap_matmul_tn") for s in steps)
+        assert packed or (name, optimizer) == ("lenet5", "sgd")
+        dense = {s.outs[0] for s in steps if s.op == "bitmap_unpack"}
+        readers = [s for s in steps if dense & {plan.program.root(v) for v in s.reads()}]
+        assert bool(dense) == (optimizer == "sgd")
+        for s in readers:
+            assert s.op in ("matmul_tn_sgd", "conv2d_vjp_w_sgd", "matmul_tn")
+            weight = specs[s.outs[0]]
+            assert weight.nbytes > min(specs[v].nbytes for v in s.ins if specs[v].ndim > 1)
 
 
 def test_the_first_count_above_its_capacity_is_told():

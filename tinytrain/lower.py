@@ -379,9 +379,11 @@ class Lowering:
             self.early[v] = self._mask(gate, self.memo[v])
 
     def weight_grad(self, op: str, x: int, g: int, **attrs: Any) -> int:
-        """A weight's gradient, which reads x a few rows at a time where x is packed."""
+        """A weight's gradient, which reads x a few rows at a time where x is packed: unless x is
+        smaller than the gradient, which may never be whole where x is dense (`fuse`)."""
         held = self.program.root(x)
-        if held in self.packed and x not in self.memo and "bitmap_" + op in OPS:
+        whole = self.into is None and self.into_spec.nbytes > self.spec(x).nbytes  # type: ignore[union-attr]
+        if held in self.packed and x not in self.memo and not whole:
             shape = self.spec(x).shape
             return self.grad("bitmap_" + op, *self.packed[held], g, shape=shape, **attrs)
         return self.grad(op, self.get(x), g, **attrs)

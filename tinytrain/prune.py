@@ -40,7 +40,8 @@ class MagnitudePruning(Optimizer):
 
     The optimizer's state of a pruned weight is zero, too. What `clip_norm` bounds is the norm of
     all gradients, before they are zeroed. Pruning allocates on the host, for the magnitudes of one
-    parameter at a time; a step does not, and the plan has no byte more for it.
+    parameter at a time; a step does not, and nothing more persists. But plain SGD's update is then
+    a step of its own, so that a gradient which it would have taken piece by piece is whole.
     """
 
     settings = ("sparsity", "start", "end", "every", "parameters")

@@ -21,6 +21,7 @@ from tinytrain.tape import Node, Tape
 
 GATES = ("relu", "relu6")  # a mask of one bit an element serves their gradient
 DEAR = ("conv2d", "matmul")  # what recomputing it costs is worth a thought; the rest is cheap
+WEIGHT_GRADIENTS = {"conv2d_vjp_w", "conv2d_vjp_w_sgd", "matmul_tn", "matmul_tn_sgd"}
 # What makes the streams of a reversible network; the branches added to them are made again.
 STREAM = ("add", "slice", "pad", "space_to_depth", "depth_to_space")
 LOWERINGS = 200_000  # steps lowered in one search: some seconds
@@ -189,7 +190,7 @@ class Solver:
         mixed = {root(n.ins[0]) for n in products if n.ins[1] in data}  # type: ignore[arg-type]
         chosen, masks = [], []
         for v in self.values:
-            rest = readers.get(v, set()) - {"conv2d_vjp_w", "matmul_tn"}
+            rest = readers.get(v, set()) - WEIGHT_GRADIENTS
             gate = self._op(v) + "_vjp" if self._op(v) in GATES else ""
             if v not in readers or rest - {gate} or v in mixed:
                 continue
