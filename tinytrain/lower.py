@@ -8,7 +8,7 @@ their gradient, or behind the last step that reads the parameter, whichever is l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -178,7 +178,8 @@ class Lowering:
     # ------------------------------------------------------------------ forward
 
     def forward(self, guard: bool) -> None:
-        """Every node that the loss or an output needs, each value saved behind its last reader."""
+        """Every node that the loss or an output needs. A value is saved in front of its last reader,
+        so that this one may write over it."""
         flags: list[tuple[int, str]] = []
         last: dict[int, int] = {}
         for k, node in enumerate(self.tape.nodes):
@@ -193,13 +194,13 @@ class Lowering:
             flags += self.check(inputs, "the input")
         for k, node in enumerate(self.tape.nodes):
             if k not in self.late:
+                self._save(v for v in due.get(k, ()) if v not in node.outs)
                 self.step(self.form(node), node.outs, node.ins, node.attrs)
                 if guard and node.outs[0] in self.tape.outputs:
                     flags += self.check([node.outs[0]], "the network's output")
                 if node.outs[0] in self.decisions.masks:
                     self.masks[node.outs[0]] = self._mask(node, node.outs[0])
-                for v in due.get(k, ()):
-                    POLICIES[self.decisions.policies[v]].save(self, v)
+                self._save(v for v in due.get(k, ()) if v in node.outs)
         if guard and self.tape.loss is not None:
             flags += self.check([self.tape.loss], "the loss")
         if self.counts:
@@ -207,6 +208,10 @@ class Lowering:
             flags.append(self._flag(flag, OVERFLOW))
         if flags:
             self.mark(flags)
+
+    def _save(self, values: Iterable[int]) -> None:
+        for v in values:
+            POLICIES[self.decisions.policies[v]].save(self, v)
 
     def _mask(self, node: Node, held: int) -> int:
         """One bit for each element of a gate's output, which `held` is: does the gradient pass?"""

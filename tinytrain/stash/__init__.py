@@ -1,8 +1,8 @@
-"""Policies: how a residual is saved behind its last forward reader, and given back.
+"""Policies: how a residual is saved in front of its last forward reader, and given back.
 
 A policy is a module with two functions over the lowering `b` and a tape value `v`:
 
-    save(b, v)      emit what has to happen right behind v's last forward reader
+    save(b, v)      emit what has to happen in front of v's last forward reader
     restore(b, v)   emit what brings v back, and return the value that holds it
 
 `POLICIES` maps their names; `keep` is the default.
