@@ -10,6 +10,8 @@ import os
 import time
 from typing import Any
 
+import numpy as np
+
 from tinytrain import Trainer, models, optim, plan, report
 from tinytrain.bench.machine import data_folder, where_and_when
 from tinytrain.data import Dataset, load
@@ -28,7 +30,7 @@ def run(data: str | None = None, json: bool = False) -> dict[str, Any]:
     rows = _rows("digits_cnn", "digits", *digits(), epochs=20, seeds=SEEDS)
     if data or os.environ.get("TINYTRAIN_DATA"):
         folder = str(data_folder(data, "fashion_mnist"))
-        train = load(folder, part="train").take(range(FASHION))
+        train = load(folder, part="train").take(np.arange(FASHION))
         rows += _rows(
             "vgg6", "fashion", train, load(folder, part="test"), epochs=5, seeds=SEEDS[:1]
         )

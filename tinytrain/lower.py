@@ -178,8 +178,8 @@ class Lowering:
     # ------------------------------------------------------------------ forward
 
     def forward(self, guard: bool) -> None:
-        """Every node that the loss or an output needs. A value is saved in front of its last reader,
-        so that this one may write over it."""
+        """Every node that the loss or an output needs. A value is saved in front of its last
+        reader, which may then write over it."""
         flags: list[tuple[int, str]] = []
         last: dict[int, int] = {}
         for k, node in enumerate(self.tape.nodes):
