@@ -10,7 +10,7 @@ from typing import Any
 import numba  # noqa: F401  (so that its absence shows here, before any kernel is asked for)
 
 _FILES = {
-    "bitmap": ("bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp"),
+    "bitmap": ("bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp", "topk_pack"),
     "conv": ("conv2d", "conv2d_vjp_x", "conv2d_vjp_w", "conv2d_vjp_w_sgd"),
     "lines": ("conv2d_lines", "conv2d_vjp_x_lines"),
     "matmul": ("matmul", "matmul_nt", "matmul_tn", "matmul_tn_sgd"),
@@ -24,8 +24,18 @@ _FILES = {
         "group_norm_vjp_params",
         "group_norm_vjp_x",
     ),
+    "packed": ("bitmap_conv2d_vjp_w", "bitmap_matmul_tn"),
     "pool": ("max_pool2d", "max_pool2d_vjp", "avg_pool2d", "avg_pool2d_vjp"),
-    "step": ("cross_entropy", "dropout", "sum_to", "relu_vjp", "decay", "sgd", "check_finite"),
+    "step": (
+        "cross_entropy",
+        "dropout",
+        "sum_to",
+        "relu_vjp",
+        "decay",
+        "sgd",
+        "zero_pruned",
+        "check_finite",
+    ),
 }
 KERNELS = {name: file for file, names in _FILES.items() for name in names}
 

@@ -45,6 +45,40 @@ def _pack(values, x):
 
 
 @njit(cache=True, error_model="numpy")
+def _kth(x, k, histogram):
+    """The k-th largest of x (as uint32) without its sign bit, and how many equal to it are among
+    the k: digit by digit, the highest byte first."""
+    least, known, left = 0, 0, k
+    for shift in (24, 16, 8, 0):
+        histogram[:] = 0
+        for v in x:
+            size = (np.int64(v) << 1) & 0xFFFFFFFF
+            if size & known == least:
+                histogram[(size >> shift) & 255] += 1
+        digit = 255
+        while histogram[digit] < left:
+            left -= np.int64(histogram[digit])
+            digit -= 1
+        least |= digit << shift
+        known |= 255 << shift
+    return least, left
+
+
+@njit(cache=True, error_model="numpy")
+def _topk(mask, values, x, k, histogram):
+    least, left = _kth(x, k, histogram)
+    mask[:] = 0
+    at = 0
+    for i in range(x.size):
+        size = (np.int64(x[i]) << 1) & 0xFFFFFFFF
+        left -= np.int64(size == least)
+        if x[i] != 0 and (size > least or (size == least and left >= 0)):
+            mask[i >> 3] |= 1 << (i & 7)
+            values[at] = x[i]
+            at += 1
+
+
+@njit(cache=True, error_model="numpy")
 def _unpack(y, mask, values):
     at = 0
     for k in range(y.size):
@@ -75,6 +109,10 @@ def _bits(x):
 def bitmap_pack(mask, values, count, x, capacity):
     count[...] = _mark(mask, _bits(x))
     _pack(_bits(values), _bits(x))
+
+
+def topk_pack(mask, values, x, histogram, k):
+    _topk(mask, _bits(values), _bits(x), k, histogram)
 
 
 def bitmap_unpack(y, mask, values, shape):

@@ -16,7 +16,7 @@ _BLOCK_ROWS, _BLOCK_K = 128, 512
 
 
 @njit(cache=True, error_model="numpy")
-def _blocked(turned, m, n, k, acc, y, a, a_rs, a_ki, b, b_step):
+def blocked(turned, m, n, k, acc, y, a, a_rs, a_ki, b, b_step):
     """One product; b_step is from one k to the next, or if B is turned, from one n to the next."""
     for row in range(0, m, _BLOCK_ROWS):
         rows = min(_BLOCK_ROWS, m - row)
@@ -54,26 +54,26 @@ def _matrix_of(item, x, y):
 def matmul(y, a, b):
     k, n = b.shape[-2], b.shape[-1]
     if b.ndim == 2:  # one matrix for all rows
-        _blocked(False, y.size // n, n, k, False, address(y), address(a), k, 1, address(b), n)
+        blocked(False, y.size // n, n, k, False, address(y), address(a), k, 1, address(b), n)
         return
     m = y.shape[-2]
     for item in range(y.size // (m * n)):
         at = address(a) + 4 * m * k * _matrix_of(item, a, y)
         to = address(b) + 4 * k * n * _matrix_of(item, b, y)
-        _blocked(False, m, n, k, False, address(y) + 4 * item * m * n, at, k, 1, to, n)
+        blocked(False, m, n, k, False, address(y) + 4 * item * m * n, at, k, 1, to, n)
 
 
 @njit(cache=True, error_model="numpy")
 def matmul_nt(y, a, b, acc):
     n, k = b.shape[-2], b.shape[-1]
     if b.ndim == 2:
-        _blocked(True, y.size // n, n, k, acc, address(y), address(a), k, 1, address(b), k)
+        blocked(True, y.size // n, n, k, acc, address(y), address(a), k, 1, address(b), k)
         return
     m = y.shape[-2]
     for item in range(y.size // (m * n)):
         at = address(a) + 4 * m * k * _matrix_of(item, a, y)
         to = address(b) + 4 * k * n * _matrix_of(item, b, y)
-        _blocked(True, m, n, k, acc, address(y) + 4 * item * m * n, at, k, 1, to, k)
+        blocked(True, m, n, k, acc, address(y) + 4 * item * m * n, at, k, 1, to, k)
 
 
 @njit(cache=True, error_model="numpy")
@@ -81,13 +81,13 @@ def matmul_tn(y, a, b, flat, acc):
     m, n = a.shape[-1], b.shape[-1]
     if flat or y.ndim == 2:
         k = a.size // m
-        _blocked(False, m, n, k, acc, address(y), address(a), 1, m, address(b), n)
+        blocked(False, m, n, k, acc, address(y), address(a), 1, m, address(b), n)
         return
     k = a.shape[-2]
     for item in range(y.size // (m * n)):
         at = address(a) + 4 * m * k * _matrix_of(item, a, y)
         to = address(b) + 4 * k * n * _matrix_of(item, b, y)
-        _blocked(False, m, n, k, acc, address(y) + 4 * item * m * n, at, 1, m, to, n)
+        blocked(False, m, n, k, acc, address(y) + 4 * item * m * n, at, 1, m, to, n)
 
 
 @njit(cache=True, error_model="numpy")
@@ -97,6 +97,6 @@ def matmul_tn_sgd(y, p, a, b, lr, block, flat):
     for row in range(0, m, rows):
         left = min(rows, m - row)
         at = address(a) + 4 * row
-        _blocked(False, left, n, k, False, address(block), at, 1, m, address(b), n)
+        blocked(False, left, n, k, False, address(block), at, 1, m, address(b), n)
         place = 4 * row * n
         descend(address(y) + place, address(p) + place, address(block), lr[()], left * n)

@@ -265,6 +265,17 @@ def sgd(y, p, g, lr):
 
 
 @njit(cache=True, error_model="numpy")
+def _zero_pruned(y, g, p):
+    for k in range(p.size):
+        y[k] = g[k] if p[k] != 0 else 0
+
+
+def zero_pruned(y, g, p):
+    y, g, p = (a.reshape(-1).view(np.uint32) for a in (y, g, p))
+    _zero_pruned(y, g, p)
+
+
+@njit(cache=True, error_model="numpy")
 def _finite(x):
     even = odd = splat(_ZERO)
     for k in range(0, x.size, 2 * LANES):

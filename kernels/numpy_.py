@@ -145,6 +145,17 @@ def bitmap_pack(mask, values, count, x, capacity):
     _bits(values)[: kept.size] = kept
 
 
+def topk_pack(mask, values, x, histogram, k):
+    bits = _bits(x)
+    size = bits << 1  # in the order of magnitudes, the sign dropped
+    least = np.partition(size, size.size - k)[size.size - k]
+    kept = size > least
+    kept[np.flatnonzero(size == least)[: k - np.count_nonzero(kept)]] = True
+    kept &= bits != 0
+    mask[...] = np.packbits(kept, bitorder="little")
+    _bits(values)[: np.count_nonzero(kept)] = bits[kept]
+
+
 def bitmap_unpack(y, mask, values, shape):
     nonzero = np.unpackbits(mask, count=y.size, bitorder="little").view(bool)
     bits = _bits(y)
@@ -157,6 +168,20 @@ def bitmap_gate_vjp(dx, g, mask, values, gate):
     bitmap_unpack(y, mask, values, g.shape)
     passes = (y > 0) & (y < 6) if gate == "relu6" else y > 0
     np.multiply(g, passes, out=dx)
+
+
+def bitmap_conv2d_vjp_w(
+    dw, mask, values, g, rows, shape, kernel, stride, padding, groups, dilation, acc
+):
+    x = np.empty(shape, values.dtype)  # whole, for the order of `conv2d_vjp_w`'s sums
+    bitmap_unpack(x, mask, values, shape)
+    conv2d_vjp_w(dw, x, g, kernel, stride, padding, groups, dilation, acc)
+
+
+def bitmap_matmul_tn(y, mask, values, g, rows, shape, flat, acc):
+    x = np.empty(shape, values.dtype)
+    bitmap_unpack(x, mask, values, shape)
+    matmul_tn(y, x, g, flat, acc)
 
 
 def leaky_relu(y, x, negative_slope):
@@ -663,6 +688,11 @@ def adam(p1, m1, v1, p, m, v, g, lr, corrections, b1, b2, eps, decoupled):
 
 def add_scaled(y, g, p, factor):
     np.add(g, g.dtype.type(factor) * p, out=y)
+
+
+def zero_pruned(y, g, p):
+    np.copyto(y, g)
+    _bits(y)[_bits(p) == 0] = 0
 
 
 def square_sum(y, g, acc):

@@ -1,5 +1,6 @@
-"""Bitmaps give back the bits that were packed, a step under them trains as under keep, and a slice
-with more non-zeros than was planned is run again, with nothing lost."""
+"""Bitmaps give back the bits that were packed, weight gradients read them a few rows at a time, a
+step under them trains as under keep, and a slice with more non-zeros than was planned is run again,
+with nothing lost."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from tinytrain.bound import densities
 from tinytrain.errors import CapacityError, InputError
 from tinytrain.lower import Decisions, lower
 from tinytrain.op import OPS
+from tinytrain.ops.bitmap import WINDOW
 from tinytrain.solver import GATES, sparse_values
 from tinytrain.spec import Spec
 from tinytrain.stash import bitmap
@@ -95,6 +97,86 @@ def test_a_gate_reads_packed_values_as_dense_ones(backend, gate, y):
     assert got.tobytes() == want.tobytes()
 
 
+@st.composite
+def convolutions(draw):
+    """A sparse image batch, the gradient of a convolution's output, and the attrs of the latter."""
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 2)))
+    padding = tuple(draw(st.integers(0, 3)) for _ in range(4))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    groups, depth = draw(st.sampled_from([(1, 1), (1, 5), (2, 3), (4, 1)]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    wide = draw(st.sampled_from([1, 1, 300]))  # so that only a few rows are dense at a time
+    sizes = [
+        (k - 1) * d + 1 + draw(st.integers(0, 9)) for k, d in zip(kernel, dilation, strict=True)
+    ]
+    shape = (draw(st.integers(1, 3)), sizes[0], sizes[1] * wide, groups * depth)
+    x = rng.standard_normal(shape).astype(np.float32)
+    x[rng.random(shape) < draw(st.sampled_from([0.0, 0.5, 0.9]))] = 0
+    attrs = {"stride": stride, "padding": padding, "groups": groups, "dilation": dilation}
+    w = Spec((*kernel, depth, groups * draw(st.sampled_from([1, 3]))))
+    (y,), attrs = OPS["conv2d"].infer((Spec(shape), w, None), attrs)
+    return x, rng.standard_normal(y.shape).astype(np.float32), {"kernel": kernel, **attrs}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(case=convolutions(), acc=st.booleans())
+def test_a_convolution_s_weight_gradient_reads_packed_rows(backend, case, acc):
+    x, g, attrs = case
+    mask, values, _ = called("bitmap_pack", backend, x, capacity=max(np.count_nonzero(x), 1))
+    ins = [Spec(a.shape, str(a.dtype)) for a in (mask, values, g)]
+    packed = {"shape": x.shape, **attrs}
+    (dw,), packed = OPS["bitmap_conv2d_vjp_w"].infer(tuple(ins), packed)
+    (work,) = OPS["bitmap_conv2d_vjp_w"].work(ins, [dw], packed)
+    assert work.shape[0] <= x.shape[1]
+    want = np.random.default_rng(1).standard_normal(dw.shape).astype(np.float32)
+    got, rows = want.copy(), np.full(work.shape, np.nan, np.float32)
+    run.kernel("conv2d_vjp_w", backend)(want, x, g, *attrs.values(), acc)
+    kernel = run.kernel("bitmap_conv2d_vjp_w", backend)
+    kernel(got, mask, values, g, rows, *packed.values(), acc)
+    assert got.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("acc", [False, True])
+@pytest.mark.parametrize("shape, n", [((5, 7), 3), ((700, 33), 20), ((2, 9, 6), 4), ((3, 5000), 2)])
+def test_a_matrix_s_weight_gradient_reads_packed_rows(backend, shape, n, acc):
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal(shape).astype(np.float32)
+    x[rng.random(shape) < 0.6] = 0
+    g = rng.standard_normal((*shape[:-1], n)).astype(np.float32)
+    mask, values, _ = called("bitmap_pack", backend, x, capacity=x.size)
+    ins = [Spec(a.shape, str(a.dtype)) for a in (mask, values, g)]
+    (dw,), attrs = OPS["bitmap_matmul_tn"].infer(tuple(ins), {"shape": shape, "flat": True})
+    (work,) = OPS["bitmap_matmul_tn"].work(ins, [dw], attrs)
+    assert work.size <= max(shape[-1], WINDOW // 4)
+    want = rng.standard_normal(dw.shape).astype(np.float32)
+    got, rows = want.copy(), np.full(work.shape, np.nan, np.float32)
+    run.kernel("matmul_tn", backend)(want, x, g, True, acc)
+    kernel = run.kernel("bitmap_matmul_tn", backend)
+    kernel(got, mask, values, g, rows, *attrs.values(), acc)
+    assert got.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("name, options", [("vgg6", {"input_shape": (16, 16, 3)}), ("lenet5", {})])
+def test_weight_gradients_unpack_no_value_but_small_ones(name, options):
+    """None with momentum, which they are added to; plain SGD wants no gradient that is larger than
+    its input to be whole."""
+    net = models.build(name, **options)
+    for optimizer in ("momentum", "sgd"):
+        plan = tt.plan(net, batch=8, policy="bitmap", density=0.5, optimizer=optimizer)
+        steps, specs = plan.program.steps, plan.program.specs
+        packed = any(s.op in ("bitmap_conv2d_vjp_w", "bitmap_matmul_tn") for s in steps)
+        assert packed or (name, optimizer) == ("lenet5", "sgd")
+        dense = {s.outs[0] for s in steps if s.op == "bitmap_unpack"}
+        readers = [s for s in steps if dense & {plan.program.root(v) for v in s.reads()}]
+        assert bool(dense) == (optimizer == "sgd")
+        for s in readers:
+            assert s.op in ("matmul_tn_sgd", "conv2d_vjp_w_sgd", "matmul_tn")
+            weight = specs[s.outs[0]]
+            assert weight.nbytes > min(specs[v].nbytes for v in s.ins if specs[v].ndim > 1)
+
+
 def test_the_first_count_above_its_capacity_is_told():
     counts = [np.uint32(n).reshape(()) for n in (3, 9, 9)]
     for capacities, flag in (((3, 9, 9), 0), ((3, 8, 8), 2), ((2, 9, 9), 1)):
@@ -130,11 +212,12 @@ def test_the_figures_of_a_plan(density):
     table = plan.bitmap_bytes()
     packs = [s for s in plan.program.steps if s.op == "bitmap_pack"]
     dense = sum(plan.program.specs[s.ins[0]].nbytes for s in packs)
-    assert table["dense"] == dense > 0
+    gates = [s for s in plan.program.steps if s.op == "gate_mask"]
+    assert table["dense"] == dense + sum(plan.program.specs[s.ins[0]].nbytes for s in gates)
+    assert dense > 0
     assert table["nominal"] == pytest.approx(density * dense, rel=0.01)
     assert table["margin"] == pytest.approx(bitmap.MARGIN * dense, rel=0.01)
     held = sum(plan.program.specs[v].nbytes for s in packs for v in s.outs)
-    gates = [s for s in plan.program.steps if s.op == "gate_mask"]
     bits = sum(plan.program.specs[s.outs[0]].nbytes for s in gates)
     assert table["masks"] + table["nominal"] + table["margin"] == held + bits
     assert plan.policies["bitmap"] == len(packs) + len(gates)
@@ -169,33 +252,36 @@ class Both(tt.nn.Module):
 
 
 @pytest.mark.parametrize("name", ["both", "vgg6"])
-def test_one_number_is_the_density_of_relu_and_pools_are_denser(name):
+def test_where_no_density_is_given_pools_are_thought_denser_than_relu(name):
     """A window's maximum is zero when all its elements are, were they independent, whether ReLU
-    runs before the pool or behind it."""
+    runs before the pool or behind it. A density that is given holds for all."""
     net = Both() if name == "both" else models.build("vgg6", input_shape=(16, 16, 3))
-    plan = tt.plan(net, batch=2, policy="bitmap", density=0.3)
+    given = tt.plan(net, batch=2, policy="bitmap", density=0.3).decisions.densities
+    assert set(given.values()) == {0.3}
+    plan = tt.plan(net, batch=2, policy="bitmap")
     steps = plan.program.steps
     maker = {v: s for s in steps for v in s.writes()}
     assert plan.decisions.densities
     for v, share in plan.decisions.densities.items():
         ops = {maker[v].op, maker[maker[v].ins[0]].op if maker[v].ins[0] in maker else ""}
-        assert share == pytest.approx(1 - 0.7**4 if "max_pool2d" in ops else 0.3)
+        assert share == pytest.approx(1 - 0.5**4 if "max_pool2d" in ops else 0.5)
     assert len(set(plan.decisions.densities.values())) == 2
     for s in (s for s in steps if s.op == "bitmap_pack"):
         size = plan.program.specs[s.ins[0]].size
         assert s.attrs["capacity"] == bitmap.room(size, plan.decisions.densities[s.ins[0]])
 
 
-def test_pooled_values_do_not_overflow_where_relu_is_as_dense_as_was_said():
+def test_pooled_values_do_not_overflow_where_relu_is_as_dense_as_was_guessed():
     net = Both()
-    t = tt.Trainer(net, batch=8, policy="bitmap", density=0.4, backend="numpy")
+    t = tt.Trainer(net, batch=8, policy="bitmap", backend="numpy")
     net.conv.bias.data[...] = -0.2
     x = np.random.default_rng(1).standard_normal((8, *net.input_shape)).astype(np.float32)
     packs = [s for s in t.plan.program.steps if s.op == "bitmap_pack"]
-    assert [t.plan.name(s.ins[0]).split()[0] for s in packs] == ["relu", "max_pool2d"]
+    assert [t.plan.name(s.ins[0]).split()[0] for s in packs] == ["relu"]  # the pool would not pay
     shares = densities(t._record(8), (x,), "numpy")
-    relu, pool = (shares[s.ins[0]] for s in packs)
-    assert relu < 0.4 + bitmap.MARGIN < pool
+    relu = packs[0].ins[0]
+    (pool,) = set(t.plan.decisions.densities) - {relu}
+    assert shares[relu] < 0.5 + bitmap.MARGIN < shares[pool]
     t.step(x, np.arange(8))
     assert t.overflows == 0
 
@@ -225,7 +311,8 @@ def test_packed_values_give_the_bits_of_keep(name, backend):
             masks = frozenset(v for v in gates if rng.random() < 0.3)
         decisions = Decisions(policies, masks=masks, densities=dict.fromkeys(values, 0.9))
         program = lower(tape, optimizer, decisions)
-        assert k or any(s.op == "bitmap_unpack" for s in program.steps)
+        ops = {s.op for s in program.steps}
+        assert k or ops & {"bitmap_conv2d_vjp_w", "bitmap_matmul_tn"}
         assert run_poisoned(frozen, program, backend) == want
 
 

@@ -28,7 +28,7 @@ FLOORS = """
     run
     tensor
     functions
-    nn optim losses check data
+    nn optim prune losses check data
     freeze
     bound progress
     checkpoint recover trainer compare
@@ -38,7 +38,7 @@ FLOOR = {room: k for k, line in enumerate(FLOORS.strip().splitlines()) for room 
 # Upwards, but only inside a function: a plan is written, printed and drawn by rooms above it.
 WHEN_CALLED = {("plan", "planfile"), ("plan", "report"), ("plan", "picture")}
 # What a user writes, and so what models may use, besides the package's own names.
-PUBLIC = {"arena", "check", "data", "errors", "losses", "models", "nn", "ops", "optim"}
+PUBLIC = {"arena", "check", "data", "errors", "losses", "models", "nn", "ops", "optim", "prune"}
 ENGINE = set(FLOOR) - PUBLIC
 
 

@@ -337,6 +337,9 @@ def one_call_of_each() -> dict[str, tuple]:
         "bitmap_pack": (bits, packed, count, x, 768),
         "bitmap_unpack": (y, bits, packed, x.shape),
         "bitmap_gate_vjp": (y, x, bits, packed, "relu"),
+        "bitmap_conv2d_vjp_w": (w, bits, packed, y, x[0].copy(), x.shape, (3, 3), *at, False),
+        "bitmap_matmul_tn": (a, bits, packed, b, a[:2].copy(), (6, 6), True, False),
+        "topk_pack": (bits, packed, x, np.zeros(256, np.uint32), 76),
         "conv2d": (y, x, w, s, *at),
         "conv2d_vjp_x": (y, x, w, a, (8, 8), *at, False),
         "conv2d_vjp_w": (w, x, y, (3, 3), *at, False),
@@ -365,6 +368,7 @@ def one_call_of_each() -> dict[str, tuple]:
         "relu_vjp": (y, x, x),
         "decay": (y, x, x, 0.9, 0.1),
         "sgd": (y, x, x, loss),
+        "zero_pruned": (y, x, x),
         "check_finite": (np.zeros((), np.uint32), x, w),
     }
 

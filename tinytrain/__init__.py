@@ -14,6 +14,7 @@ from tinytrain import (
     nn,
     ops,
     optim,
+    prune,
 )
 from tinytrain.errors import BudgetError, InputError, NotFiniteError, TinytrainError
 from tinytrain.freeze import plan
@@ -42,4 +43,5 @@ __all__ = [
     "ops",
     "optim",
     "plan",
+    "prune",
 ]

@@ -18,10 +18,12 @@ from tinytrain.op import OPS
 from tinytrain.plan import Plan, make_plan
 from tinytrain.rewrite import GATES
 from tinytrain.solver import LOWERINGS, Solver, Trial, rank, sparse_values, with_policy
+from tinytrain.stash import topk
 from tinytrain.tape import Tape
 
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-POLICIES = ("auto", "keep", "bitmap", "recompute", "invert")
+POLICIES = ("auto", "keep", "bitmap", "recompute", "invert", "topk")
+FORCED = ("keep", "topk")  # what is not left for another policy when the budget is too small
 DENSEST = 0.9  # measured share of non-zeros above which no bitmap is thought of
 DENSITY = 0.5  # of a ReLU's output, where nothing is known of it
 ATTEMPTS = 3  # to make up for what placement adds to the lower bound
@@ -56,11 +58,13 @@ def choose(
     record      the tape of a slice of so many samples.
     policy      "auto"; "keep": every residual is kept; "recompute": every cheap one is not;
                 "invert": what a reversible network can give back is not; "bitmap": outputs of ReLU
-                are kept packed.
+                are kept packed; "topk": what weight gradients read loses all but its largest
+                elements, so that these gradients are approximate (never chosen by "auto").
     microbatch  samples of a slice; "auto": the whole batch, or less where that is what fits. A
                 network with batch statistics is never sliced by itself.
-    density     the share of non-zeros expected in outputs of ReLU (or one for each tape value);
-                with it bitmaps are among the choices.
+    density     the share of non-zeros expected in what may be packed, outputs of ReLU and max
+                pools over them (or one for each tape value);
+                with it bitmaps are among the choices. Under "topk", the share that is kept.
     """
     if policy not in POLICIES:
         raise InputError(f"unknown policy {policy!r}; there are {', '.join(POLICIES)}")
@@ -73,6 +77,8 @@ def choose(
     shares = list(density.values()) if isinstance(density, dict) else [density or 0.0]
     if not all(is_number(d) and 0 <= d <= 1 for d in shares):
         raise InputError(f"density is {density!r}; wants the share of non-zeros, 0 to 1")
+    if policy == "topk" and isinstance(density, dict):
+        raise InputError("policy 'topk' keeps one share of every value: give density=0.1")
     search = Search(record, optimizer, batch, policy, guard, clip_norm, density)
     sizes = list(slice_sizes(microbatch, batch, record(batch)))
     return search.within(parse_bytes(ram), sizes).require_fit()
@@ -94,10 +100,10 @@ def slice_sizes(microbatch: Any, batch: int, tape: Tape) -> Iterator[int]:
 
 
 def nominal(tape: Tape, density: float) -> dict[int, float]:
-    """The density to plan for in each sparse value, from one number for outputs of ReLU. Under a
-    max pool, before or behind it, a window of k elements gives a non-zero unless all of them are
-    zero: 1 - (1 - density)^k, were they independent. Neighbours are alike, so that measured shares
-    are lower, but above `density`."""
+    """The density to plan for in each sparse value where nothing is known but a guess of what
+    ReLU gives. Under a max pool, before or behind it, a window of k elements gives a non-zero
+    unless all of them are zero: 1 - (1 - density)^k, were they independent. Neighbours are alike,
+    so that measured shares are lower, but above `density`."""
     window: dict[int | None, int] = {}  # elements before pooling that one comes from
     for n in tape.nodes:
         x, v = n.ins[0] if n.ins else None, n.outs[0]
@@ -146,18 +152,23 @@ class Search:
 
     def densities(self, tape: Tape) -> dict[int, float]:
         """The nominal density of each value that may be kept as a bitmap."""
+        if self.policy == "topk":
+            share = topk.SHARE if self.density is None else self.density
+            return {n.outs[0]: share for n in tape.nodes}  # type: ignore[misc]
         if self.density is None and self.policy != "bitmap":
             return {}
         if isinstance(self.density, dict):
             return self.density
-        return nominal(tape, DENSITY if self.density is None else self.density)
+        if self.density is None:
+            return nominal(tape, DENSITY)
+        return dict.fromkeys((v for v in sparse_values(tape) if v != tape.loss), self.density)
 
     def within(self, ram: int | None, sizes: list[int]) -> Plan:
         """The cheapest plan found within `ram`; without one, the smallest found."""
         whole = self.solver(self.batch).trial(Decisions())
         assert whole is not None
         best = self._forced(ram, sizes)
-        if ram is not None and not best[1].fits and self.policy != "keep":
+        if ram is not None and not best[1].fits and self.policy not in FORCED:
             found = [self._fit(size, ram, sizes) for size in self._searched(sizes)]
             best = min((*found, best), key=lambda f: rank(f[0].work, f[1].arena_bytes, ram))
             if best[1].fits:
@@ -268,7 +279,7 @@ class Search:
     def smallest(self, sizes: list[int]) -> int:
         """The smallest arena found, by tightening again and again."""
         least = self._forced(1, sizes)[1].arena_bytes
-        if self.policy == "keep":
+        if self.policy in FORCED:
             return least
         found = [self._tightest(size, None)[1].arena_bytes for size in self._searched(sizes)]
         return min(least, *found)

@@ -20,7 +20,7 @@ from tinytrain.errors import BudgetError, InputError, TinytrainError
 
 BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
-BENCHES = ("arena", "plans", "memory", "solver", "imports", "fashion")
+BENCHES = ("arena", "plans", "memory", "solver", "imports", "fashion", "pruning")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -129,7 +129,8 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, help=f"samples of an update; default {BATCH}")
     parser.add_argument("--ram", help="budget, such as 256K (default: no limit)")
     parser.add_argument(
-        "--policy", help="auto (the default), keep, recompute, bitmap or invert, for all values"
+        "--policy",
+        help="auto (the default), keep, recompute, bitmap, invert or topk, for all values",
     )
     parser.add_argument(
         "--microbatch", type=_samples, help="samples of a slice of the batch, or auto (the default)"
@@ -137,7 +138,8 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--density",
         type=float,
-        help="share of non-zeros expected in outputs of ReLU, 0 to 1: bitmaps may then be used",
+        help="share of non-zeros expected in outputs of ReLU, 0 to 1: bitmaps may then be used; "
+        "with topk the share that is kept",
     )
     parser.add_argument(
         "--optimizer", help="sgd, momentum, adam or adamw; default: the model's own, or sgd"

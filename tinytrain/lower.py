@@ -8,7 +8,7 @@ their gradient, or behind the last step that reads the parameter, whichever is l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -178,7 +178,8 @@ class Lowering:
     # ------------------------------------------------------------------ forward
 
     def forward(self, guard: bool) -> None:
-        """Every node that the loss or an output needs, each value saved behind its last reader."""
+        """Every node that the loss or an output needs. A value is saved in front of its last
+        reader, which may then write over it."""
         flags: list[tuple[int, str]] = []
         last: dict[int, int] = {}
         for k, node in enumerate(self.tape.nodes):
@@ -193,13 +194,13 @@ class Lowering:
             flags += self.check(inputs, "the input")
         for k, node in enumerate(self.tape.nodes):
             if k not in self.late:
+                self._save(v for v in due.get(k, ()) if v not in node.outs)
                 self.step(self.form(node), node.outs, node.ins, node.attrs)
                 if guard and node.outs[0] in self.tape.outputs:
                     flags += self.check([node.outs[0]], "the network's output")
                 if node.outs[0] in self.decisions.masks:
                     self.masks[node.outs[0]] = self._mask(node, node.outs[0])
-                for v in due.get(k, ()):
-                    POLICIES[self.decisions.policies[v]].save(self, v)
+                self._save(v for v in due.get(k, ()) if v in node.outs)
         if guard and self.tape.loss is not None:
             flags += self.check([self.tape.loss], "the loss")
         if self.counts:
@@ -207,6 +208,10 @@ class Lowering:
             flags.append(self._flag(flag, OVERFLOW))
         if flags:
             self.mark(flags)
+
+    def _save(self, values: Iterable[int]) -> None:
+        for v in values:
+            POLICIES[self.decisions.policies[v]].save(self, v)
 
     def _mask(self, node: Node, held: int) -> int:
         """One bit for each element of a gate's output, which `held` is: does the gradient pass?"""
@@ -377,6 +382,16 @@ class Lowering:
         last = self.readers[v][0] is node and v not in self.packed and v not in self.masks
         if gate is not None and gate.op in GATES and last and self.memo.get(v) is not None:
             self.early[v] = self._mask(gate, self.memo[v])
+
+    def weight_grad(self, op: str, x: int, g: int, **attrs: Any) -> int:
+        """A weight's gradient, which reads x a few rows at a time where x is packed: unless x is
+        smaller than the gradient, which may never be whole where x is dense (`fuse`)."""
+        held = self.program.root(x)
+        whole = self.into is None and self.into_spec.nbytes > self.spec(x).nbytes  # type: ignore[union-attr]
+        if held in self.packed and x not in self.memo and not whole:
+            shape = self.spec(x).shape
+            return self.grad("bitmap_" + op, *self.packed[held], g, shape=shape, **attrs)
+        return self.grad(op, self.get(x), g, **attrs)
 
     def backward(self, wrt: set[int], begin: Callable[[int], int | None], done) -> None:
         """Walk back from the loss. `begin(p)` gives the value that p's gradient is added to, or

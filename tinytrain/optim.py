@@ -18,6 +18,7 @@ from tinytrain.errors import InputError
 from tinytrain.lower import Lowering
 from tinytrain.nn.arguments import check_numbers, check_sizes
 from tinytrain.number import is_number
+from tinytrain.steps import Program
 
 # ---------------------------------------------------------------------------- schedules
 
@@ -149,6 +150,14 @@ class Optimizer:
             raise InputError(f"{self.schedule!r} gives the learning rate {rate!r} at step {step}")
         return {"lr": rate}
 
+    def check(self, program: Program, state: dict[str, Any]) -> None:
+        """InputError if this step, with these arrays by name, is none that it can train."""
+
+    def after_update(
+        self, step: int, program: Program, state: Callable[[], dict[str, Any]]
+    ) -> None:
+        """What the host does behind update number `step` (from 1) to the arrays by name."""
+
     def with_lr(self, lr: Any) -> Optimizer:
         """The same optimizer at another rate or schedule."""
         made = copy.copy(self)
@@ -164,6 +173,11 @@ class Optimizer:
             "lr": _schedule_config(self.schedule),
             **{k: getattr(self, k) for k in self.settings},
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Optimizer:
+        """What `config` described, but for the name."""
+        return cls(**{**config, "lr": _schedule_from(config["lr"])})
 
     def __repr__(self) -> str:
         rate = self.schedule.lr if isinstance(self.schedule, ConstantLR) else self.schedule
@@ -275,15 +289,14 @@ class AdamW(Adam):
         super().__init__(lr, betas, eps, weight_decay)
 
 
-OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
 def from_config(config: dict[str, Any]) -> Optimizer:
     """The optimizer that `config()` described."""
     config = dict(config)
     kind = OPTIMIZERS[config.pop("name").lower()]
-    config["lr"] = _schedule_from(config["lr"])
-    return kind(**config)
+    return kind.from_config(config)
 
 
 def by_name(name: str) -> Optimizer:

@@ -100,6 +100,12 @@ class Plan:
         total = sum(p.macs_of(s.op, s.ins, s.outs, s.attrs) or 0 for s in p.steps)
         return total * -(-self.batch // self.microbatch)
 
+    @property
+    def approximate(self) -> bool:
+        """Whether weight gradients are not exact: they read the largest elements of values alone
+        (policy "topk")."""
+        return "topk" in self.policies
+
     def peak(self) -> int:
         """The step at which the most is alive."""
         live = live_bytes(self.buffers, len(self.program.steps))
@@ -120,12 +126,16 @@ class Plan:
 
     def bitmap_bytes(self) -> dict[str, int]:
         """Bytes of all bitmaps together: their bits ("masks", those of gates too), the non-zeros
-        at the nominal density ("nominal"), the margin on top ("margin"), the values when dense."""
+        at the nominal density ("nominal"), the margin on top ("margin"), and all these values when
+        dense ("dense"), which is what keep would hold."""
         table = dict.fromkeys(("masks", "nominal", "margin", "dense"), 0)
         specs = self.program.specs
+        packed = {s.ins[0] for s in self.program.steps if s.op == "bitmap_pack"}
         for s in self.program.steps:
             if s.op == "gate_mask":
                 table["masks"] += specs[s.writes()[0]].nbytes
+                if s.reads()[0] not in packed:
+                    table["dense"] += specs[s.reads()[0]].nbytes
             if s.op == "bitmap_pack":
                 mask, values, count = (specs[v].nbytes for v in s.writes())
                 x = specs[s.reads()[0]]
@@ -307,7 +317,10 @@ def count_policies(program: Program) -> dict[str, int]:
     counts = dict.fromkeys(("keep", "bitmap", "recompute", "invert", "spill"), 0)
     counts["keep"] = len(residuals(program))
     copies = program.stands_for
-    counts["bitmap"] = len({copies[v] for v in copies if program.kinds[v] == "stash"})
+    largest = {s.ins[0] for s in program.steps if s.op == "topk_pack"}
+    counts["bitmap"] = len({copies[v] for v in copies if program.kinds[v] == "stash"} - largest)
+    if largest:
+        counts["topk"] = len(largest)
     unpacked = {s.outs[0] for s in program.steps if s.op == "bitmap_unpack"}
     counts["invert"] = len(program.inverses)
     again = {v for v in copies if program.kinds[v] == "activation"} - unpacked

@@ -68,6 +68,7 @@ def plan_text(plan: Plan) -> str:
             table(("kind of buffer", "bytes"), kinds),
             "",
             *_sentences(plan),
+            *(("", approximation(plan)) if plan.approximate else ()),
             "",
             shown + (f"\n... and {more} smaller ones" if more > 0 else ""),
         ]
@@ -100,6 +101,18 @@ def slices_of(plan: Plan) -> str:
     return f" in {-(-plan.batch // plan.microbatch)} slices of {plan.microbatch}"
 
 
+def approximation(plan: Plan) -> str:
+    """What policy "topk" does to gradients, in a sentence."""
+    specs = plan.program.specs
+    packs = [s for s in plan.program.steps if s.op == "topk_pack"]
+    kept = sum(s.attrs["k"] for s in packs)
+    share = kept / sum(specs[s.reads()[0]].size for s in packs)
+    return (
+        f"approximate weight gradients (policy topk): they read the largest {100 * share:.1f} % of "
+        f"the elements of {len(packs)} values; gradients of data are exact"
+    )
+
+
 def plan_figures(plan: Plan) -> dict[str, Any]:
     """A plan's figures, in bytes and counts, under the public keys."""
     return {
@@ -113,6 +126,7 @@ def plan_figures(plan: Plan) -> dict[str, Any]:
         "microbatch": plan.microbatch,
         "policies": plan.policies,
         "bitmap": plan.bitmap_bytes(),
+        "approximate": plan.approximate,
         "steps": len(plan.program.steps),
         "macs": plan.macs,
         "extra_macs_ratio": plan.extra_macs_ratio,

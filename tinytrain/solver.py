@@ -25,6 +25,7 @@ from tinytrain.tape import Tape
 __all__ = ["GATES", "Solver", "Trial", "sparse_values"]
 
 DEAR = ("conv2d", "matmul")  # what recomputing it costs is worth a thought; the rest is cheap
+WEIGHT_GRADIENTS = {"conv2d_vjp_w", "conv2d_vjp_w_sgd", "matmul_tn", "matmul_tn_sgd"}
 LOWERINGS = 240_000  # steps lowered in one search: some seconds
 STARTS = 5  # seeds that are searched from, of those that fit and of those that do not
 LARGEST = 12  # buffers alive at the peak that are looked at
@@ -202,6 +203,8 @@ class Solver:
             return Decisions({**chosen, **dict.fromkeys(more, "recompute")})
         if policy == "bitmap":
             return self._packed()
+        if policy == "topk":
+            return self._largest()
         if policy != "recompute":
             return Decisions()
         masks = frozenset(v for v in self.values if self._op(v) in GATES and self.masks)
@@ -220,8 +223,35 @@ class Solver:
     def _packed(self) -> Decisions:
         """A bitmap for each sparse value that backward reads; where that is its own gate alone,
         the mask."""
-        keep = self.trial(Decisions())
-        assert keep is not None
+        readers = self._backward_readers()
+        read = [v for v in self.values if v in self.sparse and v in readers]
+        masks = {v for v in read if self._op(v) in GATES and readers[v] == {self._op(v) + "_vjp"}}
+        return Decisions({v: "bitmap" for v in read if v not in masks}, masks=frozenset(masks))
+
+    def _largest(self) -> Decisions:
+        """The largest elements of each value of which backward reads no more than its sign besides
+        the gradients of weights; of all these gates the mask."""
+        readers = self._backward_readers()
+        root, data = self._kept().program.root, self.tape.made_from("input")
+        products = [n for n in self.tape.nodes if n.op in DEAR]
+        mixed = {root(n.ins[0]) for n in products if n.ins[1] in data}  # type: ignore[arg-type]
+        chosen, masks = [], []
+        for v in self.values:
+            rest = readers.get(v, set()) - WEIGHT_GRADIENTS
+            gate = self._op(v) + "_vjp" if self._op(v) in GATES else ""
+            if v not in readers or rest - {gate} or v in mixed:
+                continue
+            if rest:
+                masks.append(v)
+            if rest != readers[v]:
+                chosen.append(v)
+        if not chosen:
+            raise InputError("policy 'topk': no value here is read by weight gradients alone")
+        return Decisions(dict.fromkeys(chosen, "topk"), masks=frozenset(masks))
+
+    def _backward_readers(self) -> dict[int, set[str]]:
+        """The ops of the backward pass that read each value, where all are kept."""
+        keep = self._kept()
         readers: dict[int, set[str]] = {}
         for s in keep.program.steps:
             first = next(v for v in s.outs if v is not None)
@@ -229,9 +259,13 @@ class Solver:
             if not recorded and s.op != "check_finite":
                 for v in s.reads():
                     readers.setdefault(keep.program.root(v), set()).add(s.op)
-        read = [v for v in self.values if v in self.sparse and v in readers]
-        masks = {v for v in read if self._op(v) in GATES and readers[v] == {self._op(v) + "_vjp"}}
-        return Decisions({v: "bitmap" for v in read if v not in masks}, masks=frozenset(masks))
+        return readers
+
+    def _kept(self) -> Trial:
+        """Everything kept."""
+        keep = self.trial(Decisions())
+        assert keep is not None
+        return keep
 
     def _op(self, v: int) -> str:
         return self.tape.nodes[self.producer[v]].op

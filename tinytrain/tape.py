@@ -85,6 +85,14 @@ class Tape:
                 need.add(node.outs[0])
         return need
 
+    def made_from(self, kind: str) -> set[int]:
+        """The leaves of a kind and every value that is computed from one of them."""
+        found = {v for v, leaf in self.leaves.items() if leaf.kind == kind}
+        for node in self.nodes:
+            if found & set(node.ins):
+                found.update(node.outs)
+        return found
+
     def dump(self) -> str:
         """The tape as text, a line a node."""
         lines = [f"%{v}: {self.specs[v]} = {x.kind} {x.name}" for v, x in self.leaves.items()]

@@ -54,8 +54,12 @@ class Trainer:
     clip_norm   scale the gradients so that their joint 2-norm is at most this.
     backend     "auto", "numpy" or "numba".
     input_shape of one sample, where the model does not say (or a Spec, or a list for several).
+    policy      how values wait for backward: "auto", the cheapest that fits; "keep", "bitmap",
+                "recompute", "invert"; or "topk", whose weight gradients are approximate: they read
+                the largest elements of each value alone (`plan.approximate`).
     density     the share of non-zeros expected in outputs of ReLU: the planner may keep them packed
-                as bitmaps. A slice with more is run again without (`overflows` counts these).
+                as bitmaps. A slice with more is run again without (`overflows` counts these). Under
+                "topk", the share of elements that are kept; default 0.1.
     label_spec  the Spec of one sample's label, where the loss does not say.
     """
 
@@ -99,6 +103,7 @@ class Trainer:
         self.within = 0  # samples of the present epoch that were seen
         self._saved: str | None = None  # where the newest state was saved to or restored from
         self._make_plan()
+        self.optimizer.check(self.plan.program, self.state())
 
     def _make_plan(self) -> None:
         """Plan the step and move into an arena of that size."""
@@ -116,6 +121,8 @@ class Trainer:
         and position stay. The largest share of non-zeros in any slice, by tape value, where it is
         one that a bitmap can use. It runs outside the arena, with every value of a slice kept.
         """
+        if self.settings["policy"] == "topk":
+            raise InputError("policy 'topk' keeps a share of its own: there is nothing to measure")
         xs = _arrays("x", x)
         n, size = self._check_inputs(xs), min(self.plan.microbatch, len(xs[0]))
         found: dict[int, float] = {}
@@ -218,6 +225,7 @@ class Trainer:
             recover(self, error, self._added)
             raise
         self.steps += 1
+        self.optimizer.after_update(self.steps, self.plan.program, self.state)
         return loss
 
     def _step(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], n: int) -> float:

@@ -165,7 +165,7 @@ def _lean(ins, outs, attrs):
 
 def _vjp_w(b, n, g):
     kernel = b.spec(n.ins[1]).shape[:2]
-    return b.grad("conv2d_vjp_w", b.get(n.ins[0]), g, kernel=kernel, **n.attrs)
+    return b.weight_grad("conv2d_vjp_w", n.ins[0], g, kernel=kernel, **n.attrs)
 
 
 def _macs(ins, outs, attrs):

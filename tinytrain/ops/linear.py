@@ -41,8 +41,9 @@ def _matmul_tn(a: Spec, b: Spec, flat=False):
 
 def _vjp_b(b, n, g):
     a, w = n.ins
-    flat = b.spec(w).ndim == 2
-    return b.grad("matmul_tn", b.get(a), g, flat=flat)
+    if b.spec(w).ndim == 2:
+        return b.weight_grad("matmul_tn", a, g, flat=True)
+    return b.grad("matmul_tn", b.get(a), g, flat=False)
 
 
 def _macs(ins, outs, attrs):

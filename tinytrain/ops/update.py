@@ -61,6 +61,13 @@ def _clip_factor(total: Spec, max_norm):
 register("clip_factor", _clip_factor, inplace=((0, 0),))  # min(1, max_norm / sqrt(total))
 
 
+def _zero_pruned(g: Spec, p: Spec):
+    return g
+
+
+register("zero_pruned", _zero_pruned, inplace=((0, 0),))  # g, but +0 where p is +0
+
+
 def _copy(x: Spec):
     return x
 

@@ -1,14 +1,14 @@
-"""Policies: how a residual is saved behind its last forward reader, and given back.
+"""Policies: how a residual is saved in front of its last forward reader, and given back.
 
 A policy is a module with two functions over the lowering `b` and a tape value `v`:
 
-    save(b, v)      emit what has to happen right behind v's last forward reader
+    save(b, v)      emit what has to happen in front of v's last forward reader
     restore(b, v)   emit what brings v back, and return the value that holds it
 
 `POLICIES` maps their names; `keep` is the default.
 """
 
-from tinytrain.stash import bitmap, invert, keep, recompute, recompute_each, recompute_near
+from tinytrain.stash import bitmap, invert, keep, recompute, recompute_each, recompute_near, topk
 
 POLICIES = {
     "keep": keep,
@@ -17,4 +17,5 @@ POLICIES = {
     "recompute": recompute,
     "recompute_each": recompute_each,
     "recompute_near": recompute_near,
+    "topk": topk,
 }
