@@ -368,7 +368,9 @@ class Solver:
         # What does not fit yet may do so after a few moves, from where it is cheap or nearly does.
         others = sorted((t for t in trials if t.peak > budget), key=lambda t: t.work)
         nearly = sorted(others, key=lambda t: t.peak)
-        starts = (*fitting[:STARTS], *others[:STARTS], *nearly[: STARTS // 2])
+        # Much recomputed and then pruned is another way to the same end.
+        fitting = fitting[: STARTS - 2] + fitting[STARTS - 2 :][-2:]
+        starts = (*fitting, *others[:STARTS], *nearly[: STARTS // 2])
         limit = self.spent + self.lowerings
         for trial in {id(t): t for t in starts}.values():
             dearer = best.peak <= budget < trial.peak and trial.work >= best.work
