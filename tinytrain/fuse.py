@@ -44,7 +44,7 @@ def _fused(program: Program, made: Step, update: Step, reads: Counter[int]) -> S
     name = f"{made.op}_sgd"
     if update.op != "sgd" or name not in OPS or made.acc is not None:
         return None
-    w, gradient, lr = update.ins
+    w, gradient, lr = update.reads()
     specs = program.specs
     if (
         made.outs[0] != gradient
@@ -58,7 +58,7 @@ def _fused(program: Program, made: Step, update: Step, reads: Counter[int]) -> S
     rule = OPS[name].work
     assert rule is not None
     work = []
-    for s in rule([specs[v] for v in ins], [specs[w]], made.attrs):
+    for s in rule([specs[v] for v in (w, *made.reads(), lr)], [specs[w]], made.attrs):
         specs.append(s)
         program.kinds.append("workspace")
         work.append(len(specs) - 1)
