@@ -29,5 +29,9 @@ class NotFiniteError(TinytrainError, ArithmeticError):
     """An input, an output, the loss or a gradient is NaN or infinite; nothing was updated."""
 
 
+class SpillError(InputError):
+    """The spill file cannot be written or read; the message says what became of the step."""
+
+
 class CapacityError(TinytrainError):
     """A slice has more non-zeros than its bitmaps have room for; nothing was updated."""

@@ -76,6 +76,7 @@ class Lowering:
         self.masks: dict[int, int] = {}
         self.early: dict[int, int] = {}  # gates' bits taken in backward
         self.packed: dict[int, tuple[int, int]] = {}  # value -> its mask and non-zeros
+        self.spilled: dict[int, int] = {}  # value -> where it is stored
         self.counts: dict[int, int] = {}  # count of non-zeros -> the capacity
         self.passing: list[int] = []
         self.seed: int | None = None  # the gradient of the loss, where it is not 1
@@ -205,7 +206,7 @@ class Lowering:
         if self.counts:
             flag = self.emit("check_capacity", *self.counts, capacities=(*self.counts.values(),))
             flags.append(self._flag(flag, OVERFLOW))
-        if flags:
+        if flags or self.spilled:  # every write has ended before anything changes
             self.mark(flags)
 
     def _mask(self, node: Node, held: int) -> int:

@@ -8,7 +8,7 @@ A policy is a module with two functions over the lowering `b` and a tape value `
 `POLICIES` maps their names; `keep` is the default.
 """
 
-from tinytrain.stash import bitmap, invert, keep, recompute, recompute_each
+from tinytrain.stash import bitmap, invert, keep, recompute, recompute_each, spill
 
 POLICIES = {
     "keep": keep,
@@ -16,4 +16,5 @@ POLICIES = {
     "invert": invert,
     "recompute": recompute,
     "recompute_each": recompute_each,
+    "spill": spill,
 }
