@@ -47,6 +47,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "loss": program.tape.loss,
         "buffers": [asdict(b) for b in plan.buffers],
         "buffer_of": list(plan.buffer_of.items()),
+        "slots": [asdict(s) for s in plan.slots],
     }
 
 
@@ -75,10 +76,14 @@ def _plan(data: dict[str, Any]) -> Plan:
         kept=data["kept"],
         body=None if data["body"] is None else tuple(data["body"]),
     )
-    buffers = [
-        Buffer(**{**b, "values": [(first, v) for first, v in b["values"]]}) for b in data["buffers"]
-    ]
-    return Plan(program, buffers, dict(data["buffer_of"]), **{name: data[name] for name in PLAIN})
+    plain = {name: data[name] for name in PLAIN}
+    slots = [_buffer(b) for b in data.get("slots", ())]
+    buffers = [_buffer(b) for b in data["buffers"]]
+    return Plan(program, buffers, dict(data["buffer_of"]), slots=slots, **plain)
+
+
+def _buffer(b: dict[str, Any]) -> Buffer:
+    return Buffer(**{**b, "values": [(first, v) for first, v in b["values"]]})
 
 
 def _step(op: str, outs, ins, attrs, work, acc) -> Step:

@@ -64,10 +64,21 @@ def plan_text(plan: Plan) -> str:
             "",
             f"{len(steps)} steps, batch {plan.batch}, {plan.macs:,} multiply-accumulates; the peak "
             f"is step {peak} ({steps[peak].op if steps else 'none'})",
+            *_spilled(plan),
             "",
             shown + (f"\n... and {more} smaller ones" if more > 0 else ""),
         ]
     )
+
+
+def _spilled(plan: Plan) -> list[str]:
+    """What goes to the spill file, if anything."""
+    if not plan.slots:
+        return []
+    return [
+        f"spill file {plan.spill_file_bytes:,} bytes; {plan.spill_written_bytes:,} written and "
+        f"{plan.spill_read_bytes:,} read in every update"
+    ]
 
 
 def plan_figures(plan: Plan) -> dict[str, Any]:
@@ -82,6 +93,9 @@ def plan_figures(plan: Plan) -> dict[str, Any]:
         "smallest_ram_bytes": plan.smallest_ram_bytes,
         "microbatch": plan.microbatch,
         "policies": plan.policies,
+        "spill_file_bytes": plan.spill_file_bytes,
+        "spill_written_bytes": plan.spill_written_bytes,
+        "spill_read_bytes": plan.spill_read_bytes,
         "steps": len(plan.program.steps),
         "macs": plan.macs,
         "extra_macs_ratio": plan.extra_macs_ratio,
