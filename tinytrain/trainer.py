@@ -7,18 +7,18 @@ step touches lies there; inference runs in the same bytes.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinytrain import budget, checkpoint, data, losses
 from tinytrain.bound import Bound, densities, load
-from tinytrain.errors import CapacityError, InputError, NotFiniteError
+from tinytrain.errors import CapacityError, InputError, NotFiniteError, SpillError
 from tinytrain.freeze import (
     Frozen,
     Recorder,
-    check_absent,
     defaults,
     freeze,
     sample_specs,
@@ -29,6 +29,9 @@ from tinytrain.plan import Plan, make_plan
 from tinytrain.progress import Progress
 from tinytrain.run import Executor, choose_backend, new_arena
 from tinytrain.steps import Program
+
+if TYPE_CHECKING:
+    from tinytrain.spillfile import SpillFile
 
 SEED_MIX = 0x9E3779B9  # of dropout's key, so that seed 0 is not the hash's fixed point
 
@@ -50,6 +53,10 @@ class Trainer:
     input_shape of one sample, where the model does not say (or a Spec, or a list for several).
     density     the share of non-zeros expected in outputs of ReLU: the planner may keep them packed
                 as bitmaps. A slice with more is run again without (`overflows` counts these).
+    spill       a file (on an SD card, say) that the planner may put values into between forward and
+                backward; policy "spill" puts all large ones there. Made at once if the plan wants
+                it, removed by `close()` or with the trainer. SpillError when it cannot be written
+                or read: the step changed nothing, or the last saved state is restored, as it says.
     label_spec  the Spec of one sample's label, where the loss does not say.
     """
 
@@ -72,7 +79,6 @@ class Trainer:
         label_spec: Any = None,
     ):
         self.backend = choose_backend(backend)
-        check_absent(spill=spill)
         self.net, self.batch, self.seed = net, batch, int(seed)
         self.loss, self.optimizer = defaults(net, loss, optimizer)
         self.samples = sample_specs(net, input_shape)
@@ -84,6 +90,7 @@ class Trainer:
             "guard": guard,
             "clip_norm": clip_norm,
             "density": density,
+            "spill": os.fspath(spill) if isinstance(spill, os.PathLike) else spill,
         }
         self._record = Recorder(net, self.samples, self.loss, label_spec)
         self.overflows = 0  # slices run again, for they had more non-zeros than was planned
@@ -91,12 +98,18 @@ class Trainer:
         self.epoch = 0  # epochs finished
         self.within = 0  # samples of the present epoch that were seen
         self._saved: str | None = None  # where the newest state was saved to or restored from
+        self._spill: SpillFile | None = None
         self._make_plan()
 
     def _make_plan(self) -> None:
         """Plan the step and move into an arena of that size."""
         record, batch = self._record, self.batch
         self.plan: Plan = budget.choose(record.tape, self.optimizer, batch, **self.settings)
+        plans = (self.plan.decisions, self.plan.guaranteed)
+        if self._spill is None and any(d and "spill" in d.policies.values() for d in plans):
+            from tinytrain.spillfile import SpillFile
+
+            self._spill = SpillFile(self.settings["spill"])
         self.arena = new_arena(self.plan.arena_bytes)
         self._bound: dict[tuple[str, int], Bound] = {}
         self._infer_batch = self.plan.microbatch
@@ -125,7 +138,7 @@ class Trainer:
         return self.settings["density"]
 
     def _bind(self, frozen: Frozen, plan: Plan) -> Bound:
-        return Bound(frozen, plan, Executor(plan, self.backend, self.arena))
+        return Bound(frozen, plan, Executor(plan, self.backend, self.arena, spill=self._spill))
 
     def _fill_persistent(self, train: Bound) -> None:
         """Move the network into the arena; optimizer state starts at zero."""
@@ -188,16 +201,24 @@ class Trainer:
         x  (batch, ...) or a tuple for several inputs; uint8 is scaled to [0, 1].
         y  labels (or a tuple: labels, mask). Fewer samples than `batch` are one smaller batch.
         NotFiniteError if an input, output or the loss is not finite; nothing is changed then.
+        SpillError if the spill file cannot be written or read.
         """
         xs, ys = _arrays("x", x), _arrays("y", y)
         n = _count(xs, self.batch)
         _check_lengths(xs, ys, n)
         first = self._for("train", min(n, self.plan.microbatch))
         try:
+            if self._spill is not None:
+                self._spill.changed = False
+                self._spill.make_room()
             loss = first.measured(lambda: self._step(xs, ys, n))
         except NotFiniteError as error:
             self._recover(error)
             raise
+        except SpillError as error:
+            done = self._spill is not None and self._spill.changed
+            what = self._go_back() if done else "nothing was updated"
+            raise SpillError(f"{error}; {what}") from error
         self.steps += 1
         return loss
 
@@ -213,10 +234,10 @@ class Trainer:
             try:
                 bound = self._ready("train", end - begin, part, hyper)
                 bound.run(first=begin == 0, last=end == n)
-            except CapacityError:  # what comes before the first slice has been done
+            except CapacityError:
                 self.overflows += 1
                 bound = self._ready("guaranteed", end - begin, part, hyper)
-                bound.run(first=False, last=end == n)
+                bound.run(first=begin == 0, last=end == n)
             total += share * float(bound.loss[()])
         return total
 
@@ -233,16 +254,19 @@ class Trainer:
         saved state, or begin anew, and say so."""
         if all(np.isfinite(view).all() for view in self.state().values()):
             return
-        if self._saved is not None:
-            checkpoint.apply(self, self._saved, *checkpoint.read(self._saved))
-            what = f"the state saved in {self._saved} was restored"
-        else:
-            self._start_anew()
-            what = "training begins anew, for nothing was saved"
+        what = self._go_back()
         raise NotFiniteError(
             f"an earlier gradient was NaN or infinite and spoiled the weights: {what}; lower the "
             f"learning rate, or use guard='step', which keeps such a gradient out"
         ) from error
+
+    def _go_back(self) -> str:
+        """Take the last saved state, or begin anew; what was done."""
+        if self._saved is None:
+            self._start_anew()
+            return "training begins anew, for nothing was saved"
+        checkpoint.apply(self, self._saved, *checkpoint.read(self._saved))
+        return f"the state saved in {self._saved} was restored"
 
     def _start_anew(self) -> None:
         """Initial parameters, zero optimizer state, step 0."""
@@ -399,6 +423,11 @@ class Trainer:
         """Weights, optimizer state, generator and position to one `.npz`; whole or not at all."""
         checkpoint.save(self, path)
         self._saved = path
+
+    def close(self) -> None:
+        """End the spill file's thread and remove the file; without one, nothing."""
+        if self._spill is not None:
+            self._spill.close()
 
     @staticmethod
     def restore(path: str, net: Module | None = None, **changes: Any) -> Trainer:
