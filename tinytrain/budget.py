@@ -6,6 +6,7 @@ where the optimizer has none); masks and recomputation, chosen by the solver for
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,11 +16,20 @@ from typing import Any
 from tinytrain.errors import InputError
 from tinytrain.lower import Decisions, lower
 from tinytrain.plan import Plan, make_plan
-from tinytrain.solver import LOWERINGS, Solver, Trial, rank, sparse_values, with_policy
+from tinytrain.solver import (
+    LOWERINGS,
+    Solver,
+    Trial,
+    rank,
+    sparse_values,
+    spillable,
+    with_policy,
+    work_of,
+)
 from tinytrain.tape import Tape
 
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-POLICIES = ("auto", "keep", "bitmap", "recompute", "invert")
+POLICIES = ("auto", "keep", "bitmap", "recompute", "invert", "spill")
 DENSEST = 0.9  # measured share of non-zeros above which no bitmap is thought of
 DENSITY = 0.5  # of a ReLU's output, where nothing is known of it
 LEAST = 20_000  # steps lowered for one slice size
@@ -49,20 +59,27 @@ def choose(
     guard: str | None = "loss",
     clip_norm: Any = None,
     density: float | dict[int, float] | None = None,
+    spill: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """The cheapest plan found of one training step within `ram`; BudgetError if there is none.
 
     record      the tape of a slice of so many samples.
     policy      "auto"; "keep": every residual is kept; "recompute": every cheap one is not;
                 "invert": what a reversible network can give back is not; "bitmap": outputs of ReLU
-                are kept packed.
+                are kept packed; "spill": every value of at least `stash.spill.SMALLEST` bytes goes
+                to the spill file.
     microbatch  samples of a slice; "auto": the whole batch, or less where that is what fits. A
                 network with batch statistics is never sliced by itself.
     density     the share of non-zeros expected in outputs of ReLU (or one for each tape value);
                 with it bitmaps are among the choices.
+    spill       where spilled values may go; with it spilling is among the choices. Not opened.
     """
     if policy not in POLICIES:
         raise InputError(f"unknown policy {policy!r}; there are {', '.join(POLICIES)}")
+    if not (spill is None or (isinstance(spill, str | os.PathLike) and os.fspath(spill))):
+        raise InputError(f"spill is {spill!r}; name the file that spilled values may go to")
+    if policy == "spill" and spill is None:
+        raise InputError("policy 'spill' wants to know where to: name a file as spill")
     if guard not in ("loss", "step", None):
         raise InputError(f"unknown guard {guard!r}; there are 'loss', 'step' and None")
     if not (clip_norm is None or (_is_number(clip_norm) and clip_norm > 0)):
@@ -72,7 +89,7 @@ def choose(
     shares = list(density.values()) if isinstance(density, dict) else [density or 0.0]
     if not all(_is_number(d) and 0 <= d <= 1 for d in shares):
         raise InputError(f"density is {density!r}; wants the share of non-zeros, 0 to 1")
-    search = Search(record, optimizer, batch, policy, guard, clip_norm, density)
+    search = Search(record, optimizer, batch, policy, guard, clip_norm, density, spill)
     sizes = list(slice_sizes(microbatch, batch, record(batch)))
     return search.within(parse_bytes(ram), sizes).require_fit()
 
@@ -107,6 +124,7 @@ class Search:
     guard: str | None
     clip_norm: float | None
     density: float | dict[int, float] | None = None
+    spill: str | os.PathLike[str] | None = None
 
     def solver(self, size: int, same_sums_as: Decisions | None = None) -> Solver:
         """The solver over slices of this size: with bitmaps where they are asked for, or without,
@@ -125,9 +143,11 @@ class Search:
 
         slices = -(-self.batch // size)
         sparse = frozenset(densities)
+        spills = frozenset() if self.spill is None else spillable(tape)
         if same_sums_as is None:
-            return Solver(tape, lowered, slices, sparse=sparse)
-        return Solver(tape, lowered, slices, orders=False, lowerings=LOWERINGS // 10)
+            return Solver(tape, lowered, slices, sparse=sparse, spills=spills)
+        few = LOWERINGS // 10
+        return Solver(tape, lowered, slices, orders=False, lowerings=few, spills=spills)
 
     def densities(self, tape: Tape) -> dict[int, float]:
         """The nominal density of each value that may be kept as a bitmap."""
@@ -150,9 +170,10 @@ class Search:
             score = rank(trial.work, plan.arena_bytes, ram)
             if best is None or score < best[0]:
                 best = score, plan
-                plan.extra_macs_ratio = max(trial.work / whole.work - 1, 0.0)
-            if plan.fits and trial.decisions == Decisions():
-                break  # slices alone cost nothing
+                work = work_of(trial.program, -(-self.batch // size), moves=False)
+                plan.extra_macs_ratio = max(work / whole.work - 1, 0.0)
+            if ram is None or (plan.fits and trial.decisions == Decisions()):
+                break  # nothing asks for slices, or they alone cost nothing
         assert best is not None
         best[1].find_smallest = lambda: self.smallest(sizes[-1])
         return best[1]

@@ -16,7 +16,9 @@ from tinytrain.errors import InputError
 from tinytrain.lifetime import buffers_of, live_of
 from tinytrain.lower import Decisions
 from tinytrain.op import OPS
-from tinytrain.steps import Program
+from tinytrain.plan import residuals
+from tinytrain.stash import spill
+from tinytrain.steps import TRANSFERS, Program
 from tinytrain.tape import Node, Tape
 
 GATES = ("relu", "relu6")  # a mask of one bit an element serves their gradient
@@ -49,16 +51,19 @@ class Trial:
         return sum(n - budget for n in self.live if n > budget)
 
 
-def work_of(program: Program, slices: int = 1) -> int:
-    """Multiply-accumulates of the products, and an operation for each element of all else."""
+def work_of(program: Program, slices: int = 1, moves: bool = True) -> int:
+    """Multiply-accumulates of the products, an operation for each element of all else, and, with
+    `moves`, what the transfers to and from a spill file are worth."""
     specs, total = program.specs, 0
     begin, end = program.body or (0, len(program.steps))
     for k, s in enumerate(program.steps):
         work = program.macs_of(s.op, s.ins, s.outs, s.attrs)
+        if s.op in TRANSFERS:
+            work = 0
         if work is None:
             work = max((specs[v].size for v in s.outs if v is not None), default=0)
         total += work * slices if begin <= k < end else work
-    return total
+    return total + spill.price(program) * slices * moves
 
 
 class Solver:
@@ -74,6 +79,7 @@ class Solver:
         sparse: frozenset[int] = frozenset(),
         orders: bool = True,
         lowerings: int = LOWERINGS,
+        spills: frozenset[int] = frozenset(),
     ):
         self.tape, self.lower, self.slices, self.inplace = tape, lower, slices, inplace
         self.known: dict[tuple, Trial | None] = {}
@@ -90,6 +96,7 @@ class Solver:
             self.groups.setdefault(self._likeness(v), []).append(v)
         self.invertible = invertible(tape) & set(self.values)
         self.sparse = sparse  # values that a bitmap may be planned for
+        self.spills = spills  # values that may go to the spill file
         self.lowerings = lowerings
         self.orders = orders  # whether the order of a node's gradients, and so of sums, may change
 
@@ -135,6 +142,8 @@ class Solver:
             yield self.start("invert")
         if self.sparse:
             yield self.start("bitmap")
+        if self.spills:
+            yield self.start("spill")
         cuts = self._cuts()
         for k in CUTS:
             if k <= len(cuts):
@@ -164,6 +173,11 @@ class Solver:
             return Decisions({**chosen, **dict.fromkeys(more, "recompute")})
         if policy == "bitmap":
             return self._packed()
+        if policy == "spill":
+            keep = self.trial(Decisions())
+            assert keep is not None
+            read = residuals(keep.program, ("activation", "input", "label"))
+            return Decisions(dict.fromkeys(sorted(read & self.spills), "spill"))
         if policy != "recompute":
             return Decisions()
         masks = frozenset(v for v in self.values if self._op(v) in GATES)
@@ -251,6 +265,8 @@ class Solver:
         if v in self.sparse:
             policies.append("bitmap")
             alike = [u for u in alike if u in self.sparse]
+        if v in self.spills:
+            policies.append("spill")
         for values in ([v], alike) if len(alike) > 1 else ([v],):
             for policy in policies:
                 if policy != now:
@@ -340,6 +356,14 @@ class Solver:
         """What making v again costs."""
         n = self.tape.nodes[self.producer[v]]
         return program.macs_of(n.op, n.ins, n.outs, n.attrs) or program.specs[v].size
+
+
+def spillable(tape: Tape) -> frozenset[int]:
+    """Values that are large enough to be spilled; a network's inputs are among them."""
+    inputs = [v for v, leaf in tape.leaves.items() if leaf.kind in ("input", "label")]
+    made = [v for n in tape.nodes if not OPS[n.op].view for v in n.outs]
+    large = (v for v in (*inputs, *made) if tape.specs[v].nbytes >= spill.SMALLEST)
+    return frozenset(v for v in large if v != tape.loss)
 
 
 def sparse_values(tape: Tape) -> list[int]:
