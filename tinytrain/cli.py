@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resume",
         metavar="F",
         help="checkpoint of MODEL to go on from; of the other arguments only --ram, --policy, "
-        "--batch, --lr and --backend can then be changed",
+        "--spill, --batch, --lr and --backend can then be changed",
     )
 
     evaluate = command("eval", _eval, "measure a saved model on data")
@@ -122,7 +123,13 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--norm", help="batch, group or none, for convolutional nets of the zoo")
     parser.add_argument("--batch", type=int, help=f"samples of an update; default {BATCH}")
     parser.add_argument("--ram", help="budget, such as 256K (default: no limit)")
-    parser.add_argument("--policy", help="auto (the default) or keep")
+    parser.add_argument(
+        "--policy",
+        help="auto (the default), keep, recompute, bitmap, invert or spill",
+    )
+    parser.add_argument(
+        "--spill", metavar="FILE", help="values may be put into this file between uses (an SD card)"
+    )
     parser.add_argument(
         "--optimizer", help="sgd, momentum, adam or adamw; default: the model's own, or sgd"
     )
@@ -179,7 +186,7 @@ def _optimizer(arguments: argparse.Namespace, net: Any) -> Any:
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments that every plan takes, where they are given."""
-    given = {name: getattr(arguments, name) for name in ("batch", "ram", "policy")}
+    given = {name: getattr(arguments, name) for name in ("batch", "ram", "policy", "spill")}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -399,7 +406,12 @@ def _words(result: dict[str, float]) -> str:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    trainer = _restored(arguments.file, arguments.model, {"backend": arguments.backend})
+    from tinytrain import checkpoint
+
+    changes = {"backend": arguments.backend}
+    if checkpoint.setting_of(arguments.file, "spill"):  # its disk may be elsewhere
+        changes["spill"] = os.path.join(tempfile.gettempdir(), f"tinytrain-{os.getpid()}.spill")
+    trainer = _restored(arguments.file, arguments.model, changes)
     found = _read_data(arguments.data, "test")
     result = trainer.evaluate(found.x, _labels(trainer, found, arguments.data))
     report = {**result, "samples": len(found), "backend": trainer.backend}
