@@ -1,8 +1,8 @@
 """Ahead: transfers begin early and are waited for late, where that costs no byte at the peak.
 
-It reorders the waits for writes and the beginnings of fetches, and nothing else. A write is waited
-for as late as its value may stay, at the latest in front of the mark; a fetch begins as early as
-there is room for its value, behind the mark, in the order in which the values are needed.
+It moves nothing but beginnings and waits. A write begins when its value is made and is waited for
+as late as the value may stay, at the latest in front of the mark; a fetch begins as early as there
+is room for its value, behind the mark, in the order in which the values are needed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ def draw_apart(program: Program, inplace: bool = True) -> Program:
     live = live_of(program, inplace)
     peak = max(live)
     moved: dict[int, tuple[int, int]] = {}  # step -> where it goes: beside which step, which side
+    made = {v: k for k, s in enumerate(program.steps) for v in s.outs}
+    for k, s in enumerate(program.steps):
+        if s.op == "spill":
+            begin = 0 if program.body is None else program.body[0]
+            moved[k] = (made[s.ins[0]], 1) if s.ins[0] in made else (begin, -1)
     for k in reversed(waits):
         nbytes, end = _nbytes(program, k), _next_mark(program, k)
         at = k

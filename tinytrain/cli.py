@@ -20,7 +20,7 @@ from tinytrain.errors import BudgetError, InputError, TinytrainError
 
 BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
-BENCHES = ("arena", "plans", "memory", "imports", "fashion")
+BENCHES = ("arena", "plans", "memory", "spill", "imports", "fashion")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 import weakref
 import zlib
 from collections import deque
@@ -57,6 +58,11 @@ class SpillFile:
         except (OSError, ValueError) as error:
             raise _failure(self.path, "made as long as the plan wants", error) from error
 
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """What transfers have taken so far, and how much of it a step stood still for."""
+        return self.lane.moving, self.lane.waiting
+
     def settle(self) -> None:
         """Forget what was begun and not waited for; no byte moves any more."""
         lane = self.lane
@@ -91,8 +97,10 @@ class Transfer:
         self.done, self.error = False, None
         lane = self.lane
         if lane.thread is None or not lane.thread.is_alive():
+            begin = lane.moving
             self.move()
             self.done = True
+            lane.waiting += lane.moving - begin
             return
         with lane.turn:
             lane.todo.append(self)
@@ -102,8 +110,11 @@ class Transfer:
         """Until it has ended. SpillError, with the path, if it failed."""
         lane = self.lane
         with lane.turn:
-            while not self.done:
-                lane.turn.wait()
+            if not self.done:
+                begin = time.perf_counter()
+                while not self.done:
+                    lane.turn.wait()
+                lane.waiting += time.perf_counter() - begin
         if self.error is not None:
             what = "written" if self.source is None else "read back"
             raise _failure(self.path, what, self.error) from self.error
@@ -111,7 +122,7 @@ class Transfer:
 
     def move(self) -> None:
         """Move the bytes, and remember what went wrong."""
-        file = self.lane.file
+        file, begin = self.lane.file, time.perf_counter()
         try:
             file.seek(HEADER + self.offset)
             if self.source is None:
@@ -123,6 +134,7 @@ class Transfer:
                     raise ValueError("it holds other bytes than were written")
         except Exception as error:  # told by `wait`, in the thread that runs the step
             self.error = error
+        self.lane.moving += time.perf_counter() - begin
 
 
 class _Lane:
@@ -133,6 +145,7 @@ class _Lane:
         self.todo: deque[Transfer] = deque()
         self.turn = threading.Condition()
         self.busy = self.closed = False
+        self.moving = self.waiting = 0.0  # seconds
         self.thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -158,6 +171,16 @@ class _Lane:
                 transfer.done, self.busy = True, False
                 self.turn.notify_all()
             del transfer
+
+    def join(self) -> None:
+        """End the thread; transfers are done when begun from now on."""
+        with self.turn:
+            self.closed = True
+            self.todo.clear()
+            self.turn.notify_all()
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join()
+        self.thread = None
 
 
 def _write(file: FileIO, data: memoryview) -> None:
@@ -211,12 +234,7 @@ def _reserve(handle: int, nbytes: int) -> None:
 
 def _close(lane: _Lane, path: str) -> None:
     """End the thread, close and remove the file."""
-    with lane.turn:
-        lane.closed = True
-        lane.todo.clear()
-        lane.turn.notify_all()
-    if lane.thread is not None and lane.thread is not threading.current_thread():
-        lane.thread.join()
+    lane.join()
     try:
         held = os.fstat(lane.file.fileno())
         if stat.S_ISREG(held.st_mode) and os.path.samestat(held, os.stat(path)):
