@@ -28,8 +28,9 @@ def draw_apart(program: Program, inplace: bool = True) -> Program:
     made = {v: k for k, s in enumerate(program.steps) for v in s.outs}
     for k, s in enumerate(program.steps):
         if s.op == "spill":
+            source = program.root(s.reads()[0])
             begin = 0 if program.body is None else program.body[0]
-            moved[k] = (made[s.ins[0]], 1) if s.ins[0] in made else (begin, -1)
+            moved[k] = (made[source], 1) if source in made else (begin, -1)
     for k in reversed(waits):
         nbytes, end = _nbytes(program, k), _next_mark(program, k)
         at = k

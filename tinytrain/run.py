@@ -199,7 +199,7 @@ class Executor:
         self.plan = plan
         self.spill = spill if plan.slots else None
         self.store = np.empty(plan.spill_file_bytes if self.spill is None else 0, np.uint8)
-        self._transfers: dict[int | None, Transfer] = {}
+        self._transfers: dict[int, Transfer] = {}
         if self.spill is not None:
             self.spill.nbytes = max(self.spill.nbytes, plan.spill_file_bytes)
         self.arena = new_arena(plan.arena_bytes) if arena is None else arena
@@ -238,17 +238,15 @@ class Executor:
         """The call of a step that moves a value to or from the spill file."""
         if self.spill is None or step.op not in TRANSFERS:
             return None
-        made, read = self._transfers, step.ins
+        made, read, (out, *_) = self._transfers, step.reads(), step.writes()
         if step.op == "spill":
-            key = step.outs[0]
-            made[key] = self.spill.writing(self.view(read[0]), self.plan.offset(key))
+            made[out] = self.spill.writing(self.view(read[0]), self.plan.offset(out))
         elif step.op == "fetch":
-            key = step.outs[0]
-            made[key] = self.spill.reading(self.view(key), made[read[0]])
+            made[out] = self.spill.reading(self.view(out), made[read[0]])
         else:
             key = read[1] if step.op == "spill_wait" else read[0]
-            return made[key].wait, (self.view(step.outs[0]),)
-        return made[key].begin, ()
+            return made[key].wait, (self.view(out),)
+        return made[out].begin, ()
 
     def _sections(self, begin: int, end: int) -> list[Section]:
         """Steps [begin, end) as flat lists of calls, each up to where flags are looked at, or to

@@ -87,7 +87,7 @@ class Transfer:
         self, lane: _Lane, path: str, array: np.ndarray, offset: int, source: Transfer | None = None
     ):
         self.lane, self.path, self.offset, self.source = lane, path, offset, source
-        self.bytes = memoryview(array.reshape(-1).view(np.uint8))
+        self.bytes = array.reshape(-1).view(np.uint8).data
         self.sum = 0
         self.done = True
         self.error: Exception | None = None
@@ -110,11 +110,9 @@ class Transfer:
         """Until it has ended. SpillError, with the path, if it failed."""
         lane = self.lane
         with lane.turn:
-            if not self.done:
-                begin = time.perf_counter()
-                while not self.done:
-                    lane.turn.wait()
-                lane.waiting += time.perf_counter() - begin
+            begin = time.perf_counter()
+            lane.turn.wait_for(lambda: self.done)
+            lane.waiting += time.perf_counter() - begin
         if self.error is not None:
             what = "written" if self.source is None else "read back"
             raise _failure(self.path, what, self.error) from self.error
