@@ -14,10 +14,10 @@ import numpy as np
 
 from tinytrain import Trainer, models, optim, plan, report
 from tinytrain.bench.machine import data_folder, where_and_when
+from tinytrain.candidates import sparse_values
 from tinytrain.data import Dataset, load
 from tinytrain.data.embedded import digits
 from tinytrain.prune import MagnitudePruning, pruned
-from tinytrain.solver import sparse_values
 
 SEEDS, BATCH = (0, 1, 2), 32
 SPARSITIES = (0.0, 0.5, 0.7, 0.9)

@@ -708,6 +708,25 @@ def copy(y, x):
     y[...] = x
 
 
+# Between arrays; where there is a file, the executor calls what moves to and from it instead.
+
+
+def spill(stored, x):
+    stored[...] = x
+
+
+def spill_wait(status, x, stored):
+    status[...] = 0
+
+
+def fetch(x, stored):
+    x[...] = stored
+
+
+def fetch_wait(status, x, stored):
+    status[...] = 0
+
+
 def check_finite(flag, *xs):
     bad = (k for k, x in enumerate(xs, 1) if not np.isfinite(x).all())
     flag[...] = next(bad, 0)

@@ -13,11 +13,12 @@ from test_budget import BACKENDS, SMALL, batch_of, recorded, run_poisoned
 import tinytrain as tt
 from tinytrain import models, run
 from tinytrain.bound import densities
+from tinytrain.candidates import sparse_values
 from tinytrain.errors import CapacityError, InputError
 from tinytrain.lower import Decisions, lower
 from tinytrain.op import OPS
 from tinytrain.ops.bitmap import WINDOW
-from tinytrain.solver import GATES, sparse_values
+from tinytrain.rewrite import GATES
 from tinytrain.spec import Spec
 from tinytrain.stash import bitmap
 

@@ -83,7 +83,7 @@ def test_any_decisions_give_the_bits_of_keep(name, backend):
     _, frozen, optimizer = recorded(name, 2)
     tape = frozen.tape
     rng = np.random.default_rng(7)
-    orders = dict.fromkeys(range(len(tape.nodes)), False)  # the order of sums is theirs
+    orders = dict.fromkeys(range(len(tape.specs)), False)  # the order of sums is theirs
     want = run_poisoned(frozen, lower(tape, optimizer, Decisions(weight_first=orders)), backend)
     for _ in range(3):
         policies = {

@@ -20,12 +20,12 @@ FLOORS = """
     rewrite segment steps
     stash fuse
     lower
-    inplace lifetime arena packing
+    inplace lifetime ahead arena packing
     plan
     planfile report picture
     anneal candidates solver
     budget
-    run
+    run spillfile
     tensor
     functions
     nn optim prune losses check data

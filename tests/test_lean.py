@@ -125,7 +125,7 @@ def test_a_lean_step_leaves_the_bits_of_keep(name, momentum, again, backend):
     """Under poison; weights' gradients come first in both, as lean steps have it."""
     step, optimizer = frozen(models.build(name, **NETS[name], seed=0)), optim.SGD(0.1, momentum)
     tape = step.tape
-    first = dict.fromkeys(range(len(tape.nodes)), True)
+    first = dict.fromkeys(range(len(tape.specs)), True)
     products = frozenset(n.outs[0] for n in tape.nodes if n.op in PRODUCTS)
     rest = [n.outs[0] for n in tape.nodes if n.op not in PRODUCTS and not OPS[n.op].view]
     policies = dict.fromkeys([v for v in rest if v != tape.loss] if again else [], "recompute")

@@ -6,7 +6,6 @@ own, so that every machine goes the same way. It never gives back anything worse
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tinytrain.lower import Decisions
@@ -66,12 +65,12 @@ def _changed(solver: Solver, d: Decisions, draw: Draw) -> Decisions:
     """One to three random changes."""
     for _ in range(1 + draw.below(3)):
         kind = draw.below(8) if solver.dear else 2
-        k = solver.dear[draw.below(len(solver.dear))] if kind < 2 else 0
+        v = solver.dear[draw.below(len(solver.dear))] if kind < 2 else 0
         if kind == 0 and solver.masks:
-            d = solver.flipped(d, [solver.tape.nodes[k].outs[0]])
+            d = solver.flipped(d, [v])
             continue
         if kind == 1 and solver.orders:
-            d = replace(d, weight_first={**d.weight_first, k: not d.weight_first.get(k, False)})
+            d = d.turned(v)
             continue
         values = [solver.values[draw.below(len(solver.values))]]
         if draw.below(4) == 0:

@@ -45,9 +45,7 @@ class Bound:
 
     def run(self, first: bool = True, last: bool = True) -> None:
         """One slice, with what comes once in the first and behind the last."""
-        self.executor.run_body(first)
-        if last:
-            self.executor.run_epilogue()
+        self.executor.run(first, last)
 
     def measured(self, run: Callable[[], Any]) -> Any:
         """`run()` over an arena that is painted the first times, to see how high it writes."""

@@ -6,23 +6,25 @@ where the optimizer has none); masks and recomputation, chosen by the solver.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tinytrain.candidates import sparse_values, spillable
 from tinytrain.errors import InputError
 from tinytrain.lower import Decisions, lower
 from tinytrain.number import is_number
 from tinytrain.op import OPS
 from tinytrain.plan import Plan, make_plan
 from tinytrain.rewrite import GATES
-from tinytrain.solver import LOWERINGS, Solver, Trial, rank, sparse_values, with_policy
+from tinytrain.solver import LOWERINGS, Solver, Trial, rank, with_policy, work_of
 from tinytrain.stash import topk
 from tinytrain.tape import Tape
 
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-POLICIES = ("auto", "keep", "bitmap", "recompute", "invert", "topk")
+POLICIES = ("auto", "keep", "bitmap", "recompute", "invert", "spill", "topk")
 FORCED = ("keep", "topk")  # what is not left for another policy when the budget is too small
 DENSEST = 0.9  # measured share of non-zeros above which no bitmap is thought of
 DENSITY = 0.5  # of a ReLU's output, where nothing is known of it
@@ -52,22 +54,29 @@ def choose(
     guard: str | None = "loss",
     clip_norm: Any = None,
     density: float | dict[int, float] | None = None,
+    spill: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """The cheapest plan found of one training step within `ram`; BudgetError if there is none.
 
     record      the tape of a slice of so many samples.
     policy      "auto"; "keep": every residual is kept; "recompute": every cheap one is not;
                 "invert": what a reversible network can give back is not; "bitmap": outputs of ReLU
-                are kept packed; "topk": what weight gradients read loses all but its largest
+                are kept packed; "spill": every value of at least `stash.spill.SMALLEST` bytes goes
+                to the spill file; "topk": what weight gradients read loses all but its largest
                 elements, so that these gradients are approximate (never chosen by "auto").
     microbatch  samples of a slice; "auto": the whole batch, or less where that is what fits. A
                 network with batch statistics is never sliced by itself.
     density     the share of non-zeros expected in what may be packed, outputs of ReLU and max
-                pools over them (or one for each tape value);
-                with it bitmaps are among the choices. Under "topk", the share that is kept.
+                pools over them (or one for each tape value); with it bitmaps are among the
+                choices. Under "topk", the share that is kept.
+    spill       where spilled values may go; with it spilling is among the choices. Not opened.
     """
     if policy not in POLICIES:
         raise InputError(f"unknown policy {policy!r}; there are {', '.join(POLICIES)}")
+    if not (spill is None or (isinstance(spill, str | os.PathLike) and os.fspath(spill))):
+        raise InputError(f"spill is {spill!r}; name the file that spilled values may go to")
+    if policy == "spill" and spill is None:
+        raise InputError("policy 'spill' wants to know where to: name a file as spill")
     if guard not in ("loss", "step", None):
         raise InputError(f"unknown guard {guard!r}; there are 'loss', 'step' and None")
     if not (clip_norm is None or (is_number(clip_norm) and clip_norm > 0)):
@@ -79,7 +88,7 @@ def choose(
         raise InputError(f"density is {density!r}; wants the share of non-zeros, 0 to 1")
     if policy == "topk" and isinstance(density, dict):
         raise InputError("policy 'topk' keeps one share of every value: give density=0.1")
-    search = Search(record, optimizer, batch, policy, guard, clip_norm, density)
+    search = Search(record, optimizer, batch, policy, guard, clip_norm, density, spill)
     sizes = list(slice_sizes(microbatch, batch, record(batch)))
     return search.within(parse_bytes(ram), sizes).require_fit()
 
@@ -127,6 +136,7 @@ class Search:
     guard: str | None
     clip_norm: float | None
     density: float | dict[int, float] | None = None
+    spill: str | os.PathLike[str] | None = None
     tightest: dict[int, tuple[Trial, Plan]] = field(default_factory=dict)  # by slice size
 
     def solver(self, size: int, same_sums_as: Decisions | None = None) -> Solver:
@@ -141,14 +151,17 @@ class Search:
         def lowered(decisions: Decisions):
             d = replace(decisions, densities=densities)
             if same_sums_as is not None:
-                d = replace(d, weight_first=same_sums_as.weight_first)
+                same = same_sums_as
+                d = replace(d, weight_first=same.weight_first, segment=same.segment)
             return lower(tape, self.optimizer, d, self.guard, self.clip_norm, sliced)
 
         slices = -(-self.batch // size)
         sparse = frozenset(densities)
+        spills = frozenset() if self.spill is None else spillable(tape)
         if same_sums_as is None:
-            return Solver(tape, lowered, slices, sparse=sparse)
-        return Solver(tape, lowered, slices, orders=False, lowerings=LOWERINGS // 10)
+            return Solver(tape, lowered, slices, sparse=sparse, spills=spills)
+        few = LOWERINGS // 10
+        return Solver(tape, lowered, slices, orders=False, lowerings=few, spills=spills)
 
     def densities(self, tape: Tape) -> dict[int, float]:
         """The nominal density of each value that may be kept as a bitmap."""
@@ -174,7 +187,8 @@ class Search:
             if best[1].fits:
                 best = self._larger(best, ram, sizes)
         trial, plan = best
-        plan.extra_macs_ratio = max(trial.work / whole.work - 1, 0.0)
+        work = work_of(trial.program, -(-self.batch // plan.microbatch), moves=False)
+        plan.extra_macs_ratio = max(work / whole.work - 1, 0.0)
         plan.find_smallest = lambda: self.smallest(sizes)
         return plan
 
@@ -270,7 +284,9 @@ class Search:
             score = rank(trial.work, other.arena_bytes, plan.arena_bytes)
             if best is None or score < best[0]:
                 best = score, other
-                plan.guaranteed = replace(trial.decisions, weight_first=d.weight_first)
+                plan.guaranteed = replace(
+                    trial.decisions, weight_first=d.weight_first, segment=d.segment
+                )
             if other.fits:
                 break
         assert best is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinytrain.op import OPS
 from tinytrain.rewrite import GATES
+from tinytrain.stash import spill
 from tinytrain.tape import Node, Tape
 
 # What makes the streams of a reversible network; the branches added to them are made again.
@@ -18,6 +19,14 @@ def sparse_values(tape: Tape) -> list[int]:
         if n.op in GATES or (passes and n.ins[0] in found):
             found[n.outs[0]] = not OPS[n.op].view
     return [v for v, owns in found.items() if owns]
+
+
+def spillable(tape: Tape) -> frozenset[int]:
+    """Values that are large enough to be spilled; a network's inputs are among them."""
+    inputs = [v for v, leaf in tape.leaves.items() if leaf.kind in ("input", "label")]
+    made = [v for n in tape.nodes if not OPS[n.op].view for v in n.outs]
+    large = (v for v in (*inputs, *made) if tape.specs[v].nbytes >= spill.SMALLEST)
+    return frozenset(v for v in large if v != tape.loss)
 
 
 def invertible(tape: Tape) -> set[int]:

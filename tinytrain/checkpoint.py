@@ -122,6 +122,12 @@ def model_of(path: str) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def setting_of(path: str, name: str) -> Any:
+    """An argument of the trainer that wrote this file, or None."""
+    settings = read(path, names=())[0].get("settings")
+    return settings.get(name) if isinstance(settings, dict) else None
+
+
 def restore(make: type[Trainer], path: str, net: Module | None, changes: dict[str, Any]) -> Trainer:
     """`make`, called as it was for the trainer that wrote this file but for the `changes`."""
     header, arrays = read(path)

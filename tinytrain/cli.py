@@ -11,6 +11,7 @@ import functools
 import importlib
 import os
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -20,7 +21,7 @@ from tinytrain.errors import BudgetError, InputError, TinytrainError
 
 BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
-BENCHES = ("arena", "plans", "memory", "solver", "imports", "fashion", "pruning")
+BENCHES = ("arena", "plans", "memory", "solver", "spill", "imports", "fashion", "pruning")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resume",
         metavar="F",
         help="checkpoint of MODEL to go on from; of the other arguments only --ram, --policy, "
-        "--microbatch, --density, --batch, --lr and --backend can then be changed",
+        "--microbatch, --density, --spill, --batch, --lr and --backend can then be changed",
     )
 
     evaluate = command("eval", _eval, "measure a saved model on data")
@@ -130,10 +131,13 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ram", help="budget, such as 256K (default: no limit)")
     parser.add_argument(
         "--policy",
-        help="auto (the default), keep, recompute, bitmap, invert or topk, for all values",
+        help="auto (the default), keep, recompute, bitmap, invert, spill or topk, for all values",
     )
     parser.add_argument(
         "--microbatch", type=_samples, help="samples of a slice of the batch, or auto (the default)"
+    )
+    parser.add_argument(
+        "--spill", metavar="FILE", help="values may be put into this file between uses (an SD card)"
     )
     parser.add_argument(
         "--density",
@@ -203,7 +207,7 @@ def _optimizer(arguments: argparse.Namespace, net: Any) -> Any:
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments that every plan takes, where they are given."""
-    names = ("batch", "ram", "policy", "microbatch", "density")
+    names = ("batch", "ram", "policy", "microbatch", "density", "spill")
     given = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -451,7 +455,12 @@ def _words(result: dict[str, float]) -> str:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    trainer = _restored(arguments.file, arguments.model, {"backend": arguments.backend})
+    from tinytrain import checkpoint
+
+    changes = {"backend": arguments.backend}
+    if checkpoint.setting_of(arguments.file, "spill"):  # its disk may be elsewhere
+        changes["spill"] = os.path.join(tempfile.gettempdir(), f"tinytrain-{os.getpid()}.spill")
+    trainer = _restored(arguments.file, arguments.model, changes)
     found = _read_data(arguments.data, "test")
     result = trainer.evaluate(found.x, _labels(trainer, found, arguments.data))
     report = {**result, "samples": len(found), "backend": trainer.backend}

@@ -34,5 +34,9 @@ class NotFiniteError(TinytrainError, ArithmeticError):
         self.what = what
 
 
+class SpillError(InputError):
+    """The spill file cannot be written or read; the message says what became of the step."""
+
+
 class CapacityError(TinytrainError):
     """A slice has more non-zeros than its bitmaps have room for; nothing was updated."""

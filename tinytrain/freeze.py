@@ -190,11 +190,10 @@ def plan(
     The arguments are Trainer's (backend and seed change no plan). BudgetError if it does not fit
     `ram`.
     """
-    check_absent(spill=spill)
     loss, optimizer = defaults(net, loss, optimizer)
     record = Recorder(net, sample_specs(net, input_shape), loss, label_spec)
     return budget.choose(
-        record.tape, optimizer, batch, ram, policy, microbatch, guard, clip_norm, density
+        record.tape, optimizer, batch, ram, policy, microbatch, guard, clip_norm, density, spill
     )
 
 
@@ -205,12 +204,3 @@ def defaults(net: Module, loss: Any, optimizer: Any) -> tuple[Callable[..., Tens
     loss = losses.resolve(loss or getattr(net, "loss", None) or "cross_entropy")
     optimizer = optimizer or getattr(net, "optimizer", None) or "sgd"
     return loss, optim.by_name(optimizer) if isinstance(optimizer, str) else optimizer
-
-
-def check_absent(**arguments: Any) -> None:
-    """InputError for an argument that no policy of this version takes."""
-    for name, value in arguments.items():
-        if value is not None:
-            raise InputError(
-                f"{name} is {value!r}; no policy of this version takes it, leave it out"
-            )

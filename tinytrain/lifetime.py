@@ -25,6 +25,7 @@ def key_of(program: Program, leaf: int) -> tuple[str, str]:
     return program.leaves[leaf].kind, program.leaves[leaf].name
 
 
+STORED = "spill"  # the kind of what lies outside the arena
 PERSISTENT = ("parameter", "state", "constant", "hyper", "optimizer", "accumulator")
 
 
@@ -78,7 +79,8 @@ def buffers_of(
         touch(v, 0)
     for k, step in enumerate(program.steps):
         for v in (*step.writes(), *step.reads()):
-            touch(v, k)
+            if program.kinds[v] != STORED:
+                touch(v, k)
     for v in program.kept:
         touch(v, total - 1)
     for buffer in found.values():
@@ -89,6 +91,19 @@ def buffers_of(
     return ordered, {v: where[r] for v, r in owner.items() if r in where}
 
 
+def slots_of(program: Program) -> list[Buffer]:
+    """What is stored outside the arena, from the step that begins to write it to the one that has
+    read it back."""
+    found: dict[int, Buffer] = {}
+    for k, step in enumerate(program.steps):
+        for v in (*step.writes(), *step.reads()):
+            if program.kinds[v] == STORED:
+                nbytes = program.specs[v].nbytes
+                slot = found.setdefault(v, Buffer(v, nbytes, k, k + 1, False, [(k, v)]))
+                slot.end = k + 1
+    return list(found.values())
+
+
 def live_of(program: Program, inplace: bool = True) -> list[int]:
     """`live_bytes(buffers_of(program))` without the buffers: a solver asks for it many times."""
     sharing = Sharing(program, inplace)
@@ -97,7 +112,7 @@ def live_of(program: Program, inplace: bool = True) -> list[int]:
     end.update((v, total) for v in program.leaves if program.kinds[v] in PERSISTENT)
     delta = [0] * (total + 1)
     for root, begin in sharing.first.items():
-        nbytes = program.specs[root].nbytes
+        nbytes = 0 if program.kinds[root] == STORED else program.specs[root].nbytes
         delta[begin] += nbytes
         delta[end[root]] -= nbytes
     return list(itertools.accumulate(delta[:total]))

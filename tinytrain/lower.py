@@ -25,13 +25,13 @@ from tinytrain.tape import Leaf, Node, Tape
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the budget decides: a policy for each residual (tape value), for each node (its
-    position on the tape) whether its weight gradient comes before its data gradient, and the
-    outputs of gates (ReLU) whose sign is kept as one bit, for the gate's own gradient. `densities`
-    are the nominal shares of non-zeros that bitmaps get room for. `lean` are outputs of products
-    that run in the form that needs the fewest bytes: over their own input a few lines at a time,
-    and, where the input came through a gate, with its bits taken once the weights have read it.
-    `segment` says how far the first layers run part by part."""
+    """What the budget decides: a policy for each residual (tape value); for each node, by its
+    output, whether its weight gradient comes before its data gradient; and the outputs of gates
+    (ReLU) whose sign is kept as one bit, for the gate's own gradient. `densities` are the nominal
+    shares of non-zeros that bitmaps get room for. `lean` are outputs of products that run in the
+    form that needs the fewest bytes: over their own input a few lines at a time, and, where the
+    input came through a gate, with its bits taken once the weights have read it. `segment` says
+    how far the first layers run part by part."""
 
     policies: dict[int, str] = field(default_factory=dict)
     weight_first: dict[int, bool] = field(default_factory=dict)
@@ -39,6 +39,10 @@ class Decisions:
     densities: dict[int, float] = field(default_factory=dict)
     lean: frozenset[int] = frozenset()
     segment: Segment | None = None
+
+    def turned(self, v: int) -> Decisions:
+        """These, with the other order of gradients at the node that makes v."""
+        return replace(self, weight_first={**self.weight_first, v: not self.weight_first.get(v)})
 
 
 @lru_cache(maxsize=16384)
@@ -76,6 +80,7 @@ class Lowering:
         self.masks: dict[int, int] = {}
         self.early: dict[int, int] = {}  # gates' bits taken in backward
         self.packed: dict[int, tuple[int, int]] = {}  # value -> its mask and non-zeros
+        self.spilled: dict[int, int] = {}  # value -> where it is stored
         self.counts: dict[int, int] = {}  # count of non-zeros -> the capacity
         self.passing: list[int] = []
         self.seed: int | None = None  # the gradient of the loss, where it is not 1
@@ -206,7 +211,7 @@ class Lowering:
         if self.counts:
             flag = self.emit("check_capacity", *self.counts, capacities=(*self.counts.values(),))
             flags.append(self._flag(flag, OVERFLOW))
-        if flags:
+        if flags or self.spilled:  # every write has ended before anything changes
             self.mark(flags)
 
     def _save(self, values: Iterable[int]) -> None:
@@ -416,7 +421,7 @@ class Lowering:
             self.shared.clear()
             if OPS[node.op].inverse is not None:
                 self._invert_early(node)
-            for i in self._gradient_order(k, node, need):
+            for i in self._gradient_order(node, need):
                 if g is not None and i == 0 and self.is_lean(node):
                     self._mask_early(node)
                 if g is not None:
@@ -430,15 +435,15 @@ class Lowering:
                 self.memo.pop(v, None)
             self.passing.clear()
 
-    def _gradient_order(self, k: int, node: Node, need: set[int]) -> list[int]:
+    def _gradient_order(self, node: Node, need: set[int]) -> list[int]:
         """Positions of the inputs that get a gradient, in the order decided for this node."""
         op = OPS[node.op]
         order = [i for i, v in enumerate(node.ins) if v in need and op.vjp_of(i) is not None]
-        first = self.decisions.weight_first.get(k)
+        first = self.decisions.weight_first.get(node.outs[0])
         if first is None and len(order) > 1:
             first = self.is_lean(node) or self._weight_first(node)
         if len(order) > 1:
-            self.program.orders[k] = bool(first)
+            self.program.orders[node.outs[0]] = bool(first)
         return order[::-1] if first else order
 
     def _weight_first(self, node: Node) -> bool:
@@ -492,8 +497,10 @@ def lower(
     decisions = decisions or Decisions()
     if decisions.segment is not None:
         tape, inside = cut_up(tape, decisions.segment)
-        again = dict.fromkeys(inside, "recompute")
-        decisions = replace(decisions, policies={**decisions.policies, **again})
+        there = {*tape.leaves, *(o for n in tape.nodes for o in n.outs)}
+        policies = {v: p for v, p in decisions.policies.items() if v in there}
+        policies.update(dict.fromkeys(inside, "recompute"))
+        decisions = replace(decisions, policies=policies)
     b = Lowering(tape, decisions)
     if optimizer is None:
         b.forward(guard=False)

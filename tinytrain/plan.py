@@ -10,13 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tinytrain import arena
+from tinytrain.ahead import draw_apart
 from tinytrain.errors import BudgetError
-from tinytrain.lifetime import Buffer, Layout, buffers_of, key_of, live_bytes
+from tinytrain.lifetime import STORED, Buffer, Layout, buffers_of, key_of, live_bytes, slots_of
 from tinytrain.lower import Decisions
-from tinytrain.stash import bitmap
+from tinytrain.stash import bitmap, spill
 from tinytrain.steps import Program, Step
 
 ALIGN = 16
+SECTOR = 512  # where a slot of the spill file may begin: a block device's unit
 KINDS = ("parameters", "optimizer", "gradients", "activations", "stash", "workspace", "io", "slack")
 KIND_OF = {
     "parameter": "parameters",
@@ -57,14 +59,21 @@ class Plan:
     extra_macs_ratio: float = 0.0
     decisions: Decisions = field(default_factory=Decisions)
     guaranteed: Decisions | None = None  # for a slice that overflows a bitmap's capacity
+    slots: list[Buffer] = field(default_factory=list)  # of the spill file
     find_smallest: Callable[[], int] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.microbatch = self.microbatch or self.batch
 
     def offset(self, v: int) -> int:
-        """Where value v begins, in bytes."""
+        """Where value v begins, in bytes: in the arena, or in the spill file."""
+        if self.program.kinds[v] == STORED:
+            return self.slot(v).offset
         return self.buffers[self.buffer_of[v]].offset
+
+    def slot(self, v: int) -> Buffer:
+        """The slot of the spill file that holds v."""
+        return next(s for s in self.slots if s.owner == v)
 
     def name(self, v: int) -> str:
         """A value as people see it: a leaf's name, or the op that makes it."""
@@ -124,6 +133,21 @@ class Plan:
         table["slack"] = self.arena_bytes - sum(table.values())
         return dict(table)
 
+    @property
+    def spill_file_bytes(self) -> int:
+        """Bytes that spilled values take outside the arena."""
+        return max((s.offset + s.nbytes for s in self.slots), default=0)
+
+    @property
+    def spill_written_bytes(self) -> int:
+        """Bytes written to the spill file by one update: what flash wears by."""
+        return spill.moved(self.program)[0] * -(-self.batch // self.microbatch)
+
+    @property
+    def spill_read_bytes(self) -> int:
+        """Bytes read from the spill file by one update."""
+        return spill.moved(self.program)[1] * -(-self.batch // self.microbatch)
+
     def bitmap_bytes(self) -> dict[str, int]:
         """Bytes of all bitmaps together: their bits ("masks", those of gates too), the non-zeros
         at the nominal density ("nominal"), the margin on top ("margin"), and all these values when
@@ -174,13 +198,14 @@ class Plan:
     def check(self) -> None:
         """Prove the offsets: no two buffers alive at one moment overlap, and no step reads a
         leaf's earlier value after it was overwritten. AssertionError names the pair."""
-        live = sorted(self.buffers, key=lambda b: b.offset)
-        for k, a in enumerate(live):
-            for b in live[k + 1 :]:
-                if b.offset >= a.offset + a.nbytes:
-                    break
-                apart = a.end <= b.first or b.end <= a.first or not a.nbytes or not b.nbytes
-                assert apart, f"{self.name(a.owner)} and {self.name(b.owner)} overlap"
+        for space in (self.buffers, self.slots):
+            live = sorted(space, key=lambda b: b.offset)
+            for k, a in enumerate(live):
+                for b in live[k + 1 :]:
+                    if b.offset >= a.offset + a.nbytes:
+                        break
+                    apart = a.end <= b.first or b.end <= a.first or not a.nbytes or not b.nbytes
+                    assert apart, f"{self.name(a.owner)} and {self.name(b.owner)} overlap"
         newest: dict[int, int] = {}
         for step in self.program.steps:
             for v in step.reads():
@@ -202,7 +227,10 @@ class Plan:
         """The steps as text, a line each: what is written and read, and where it lies."""
 
         def at(v: int | None) -> str:
-            return "-" if v is None else f"%{v}@{self.offset(v)}"
+            if v is None:
+                return "-"
+            where = "file+" if self.program.kinds[v] == STORED else ""
+            return f"%{v}@{where}{self.offset(v)}"
 
         lines = []
         for k, s in enumerate(self.program.steps):
@@ -250,10 +278,12 @@ def make_plan(
     layout: Layout | None = None,
 ) -> Plan:
     """Buffers, lifetimes and offsets of a lowered step; persistent buffers lie below the rest.
+    Transfers to and from the spill file are drawn apart as far as there is room.
 
     layout  the persistent offsets of another plan by leaf name (`Plan.layout`), for a second plan
             over the same arena. A leaf that is not in it is written anew before each run.
     """
+    program = draw_apart(program, inplace)
     buffers, buffer_of = buffers_of(program, inplace, layout)
     top = max(place_persistent(program, buffers, layout), 0)
     base = -(-top // ALIGN) * ALIGN
@@ -269,7 +299,11 @@ def make_plan(
 
 
 def _placed(program, buffers, buffer_of, arena_bytes, batch, ram=None) -> Plan:
-    """The plan of buffers that have their offsets."""
+    """The plan of buffers that have their offsets; the spill file's slots get theirs."""
+    slots = slots_of(program)
+    where, _ = arena.assign([s.nbytes for s in slots], [(s.first, s.end) for s in slots], SECTOR)
+    for s, offset in zip(slots, where, strict=True):
+        s.offset = offset
     return Plan(
         program,
         buffers,
@@ -280,12 +314,14 @@ def _placed(program, buffers, buffer_of, arena_bytes, batch, ram=None) -> Plan:
         batch,
         ram,
         count_policies(program),
+        slots=slots,
     )
 
 
 def smaller_plan(plan: Plan, program: Program, batch: int, layout: Layout) -> Plan | None:
     """The plan of the same steps over fewer samples, each buffer where the larger one lies, so
     that it fits the same arena; None where the steps or what shares a buffer are not the same."""
+    program = draw_apart(program)
     buffers, buffer_of = buffers_of(program, layout=layout)
     if [s.op for s in program.steps] != [s.op for s in plan.program.steps]:
         return None
@@ -321,7 +357,8 @@ def count_policies(program: Program) -> dict[str, int]:
     counts["bitmap"] = len({copies[v] for v in copies if program.kinds[v] == "stash"} - largest)
     if largest:
         counts["topk"] = len(largest)
-    unpacked = {s.outs[0] for s in program.steps if s.op == "bitmap_unpack"}
+    unpacked = {s.outs[0] for s in program.steps if s.op in ("bitmap_unpack", "fetch")}
+    counts["spill"] = len({copies[v] for v in copies if program.kinds[v] == STORED})
     counts["invert"] = len(program.inverses)
     again = {v for v in copies if program.kinds[v] == "activation"} - unpacked
     again -= set(program.inverses)
@@ -329,10 +366,10 @@ def count_policies(program: Program) -> dict[str, int]:
     return counts
 
 
-def residuals(program: Program) -> set[int]:
+def residuals(program: Program, kinds: tuple[str, ...] = ("activation",)) -> set[int]:
     """Values of the forward pass that a step of the backward pass reads."""
     recorded = range(len(program.tape.specs))
-    forward = {v for v in recorded if program.kinds[v] == "activation"}
+    forward = {v for v in recorded if program.kinds[v] in kinds}
     if not program.marks and "gradient" not in program.kinds:
         return set()
     found = set()

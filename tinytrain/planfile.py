@@ -55,6 +55,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "guaranteed": None if plan.guaranteed is None else _plain(plan.guaranteed),
         "buffers": [asdict(b) for b in plan.buffers],
         "buffer_of": list(plan.buffer_of.items()),
+        "slots": [asdict(s) for s in plan.slots],
     }
 
 
@@ -107,13 +108,17 @@ def _plan(data: dict[str, Any]) -> Plan:
         stands_for=dict(data["stands_for"]),
         inverses=data["inverses"],
     )
-    buffers = [
-        Buffer(**{**b, "values": [(first, v) for first, v in b["values"]]}) for b in data["buffers"]
-    ]
-    plan = Plan(program, buffers, dict(data["buffer_of"]), **{name: data[name] for name in PLAIN})
+    plain = {name: data[name] for name in PLAIN}
+    slots = [_buffer(b) for b in data.get("slots", ())]
+    buffers = [_buffer(b) for b in data["buffers"]]
+    plan = Plan(program, buffers, dict(data["buffer_of"]), slots=slots, **plain)
     plan.decisions = _decisions(data["decisions"])
     plan.guaranteed = None if data["guaranteed"] is None else _decisions(data["guaranteed"])
     return plan
+
+
+def _buffer(b: dict[str, Any]) -> Buffer:
+    return Buffer(**{**b, "values": [(first, v) for first, v in b["values"]]})
 
 
 def _step(op: str, outs, ins, attrs, work, acc) -> Step:

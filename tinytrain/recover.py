@@ -23,14 +23,8 @@ def recover(trainer: Trainer, error: NotFiniteError, slices: int) -> None:
     summed = written_by_slices(trainer) if slices else {}
     if not lost and not summed:
         return
-    if trainer._saved is not None:
-        checkpoint.apply(trainer, trainer._saved, *checkpoint.read(trainer._saved))
-        what = f"the state saved in {trainer._saved} was restored"
-    elif lost:
-        start_anew(trainer)
-        what = "training begins anew, for nothing was saved"
-    else:
-        what = _clear(trainer, summed)
+    keeps = trainer._saved is None and not lost
+    what = _clear(trainer, summed) if keeps else go_back(trainer)
     why = "an earlier gradient was NaN or infinite and spoiled the weights"
     if not lost:
         why = f"{error.what} is NaN or infinite when earlier slices of the batch had been added"
@@ -38,6 +32,15 @@ def recover(trainer: Trainer, error: NotFiniteError, slices: int) -> None:
     if trainer.settings["guard"] != "step":
         advice += ", or use guard='step', which keeps such a gradient out"
     raise NotFiniteError(f"{why}: {what}; {advice}", error.what) from error
+
+
+def go_back(trainer: Trainer) -> str:
+    """Take the last saved state, or begin anew; what was done."""
+    if trainer._saved is None:
+        start_anew(trainer)
+        return "training begins anew, for nothing was saved"
+    checkpoint.apply(trainer, trainer._saved, *checkpoint.read(trainer._saved))
+    return f"the state saved in {trainer._saved} was restored"
 
 
 def written_by_slices(trainer: Trainer) -> dict[int, str]:

@@ -91,7 +91,7 @@ def _sentences(plan: Plan) -> list[str]:
             f"bitmaps: {b['masks']:,} bytes of bits, {b['nominal']:,} of non-zeros as expected, "
             f"{b['margin']:,} of margin; {b['dense']:,} if dense"
         )
-    return lines
+    return lines + _spilled(plan)
 
 
 def slices_of(plan: Plan) -> str:
@@ -113,6 +113,16 @@ def approximation(plan: Plan) -> str:
     )
 
 
+def _spilled(plan: Plan) -> list[str]:
+    """What goes to the spill file, if anything."""
+    if not plan.slots:
+        return []
+    return [
+        f"spill file {plan.spill_file_bytes:,} bytes; {plan.spill_written_bytes:,} written and "
+        f"{plan.spill_read_bytes:,} read in every update"
+    ]
+
+
 def plan_figures(plan: Plan) -> dict[str, Any]:
     """A plan's figures, in bytes and counts, under the public keys."""
     return {
@@ -127,6 +137,9 @@ def plan_figures(plan: Plan) -> dict[str, Any]:
         "policies": plan.policies,
         "bitmap": plan.bitmap_bytes(),
         "approximate": plan.approximate,
+        "spill_file_bytes": plan.spill_file_bytes,
+        "spill_written_bytes": plan.spill_written_bytes,
+        "spill_read_bytes": plan.spill_read_bytes,
         "steps": len(plan.program.steps),
         "macs": plan.macs,
         "extra_macs_ratio": plan.extra_macs_ratio,

@@ -6,15 +6,19 @@ The two differ in one thing: where the buffer of a value comes from.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tinytrain.errors import CapacityError, InputError, NotFiniteError
+from tinytrain.lifetime import STORED
 from tinytrain.op import OPS
 from tinytrain.plan import Plan
 from tinytrain.spec import Spec
-from tinytrain.steps import OVERFLOW, Program, Step
+from tinytrain.steps import OVERFLOW, TRANSFERS, Program, Step
+
+if TYPE_CHECKING:
+    from tinytrain.spillfile import SpillFile, Transfer
 
 POISON = 0xFF  # a NaN in float32, so that a dead byte that is read shows
 CANARIES = (0xA5, 0x5A)
@@ -167,7 +171,18 @@ def new_arena(nbytes: int) -> np.ndarray:
     return raw[start : start + nbytes]
 
 
-Section = tuple[list[tuple[Callable[..., None], tuple[Any, ...]]], int, int, Any]
+Call = tuple[Callable[..., None], tuple[Any, ...]]
+LASTING = ("parameter", "state", "optimizer")  # kinds that a step must not change by halves
+
+
+class Section(NamedTuple):
+    """Steps [begin, end): run as one, then its flags are looked at."""
+
+    calls: list[Call]
+    begin: int
+    end: int
+    flags: list[tuple[int, str]]
+    lasting: bool  # it changes what persists
 
 
 class Executor:
@@ -175,6 +190,8 @@ class Executor:
 
     arena   uint8, at least `plan.arena_bytes`; made here if not given.
     poison  after each step fill every byte that died with 0xFF.
+    spill   the open spill file, for a plan that spills; without it, spilled values lie in memory
+            beside the arena.
     """
 
     def __init__(
@@ -183,65 +200,111 @@ class Executor:
         backend: str = "numpy",
         arena: np.ndarray | None = None,
         poison: bool = False,
+        spill: SpillFile | None = None,
     ):
         self.plan = plan
+        self.spill = spill if plan.slots else None
+        self.store = np.empty(plan.spill_file_bytes if self.spill is None else 0, np.uint8)
+        self._transfers: dict[int, Transfer] = {}
+        if self.spill is not None:
+            self.spill.nbytes = max(self.spill.nbytes, plan.spill_file_bytes)
         self.arena = new_arena(plan.arena_bytes) if arena is None else arena
         self.poison = poison
         self._views: dict[int, np.ndarray] = {}
         program = plan.program
-        self._calls = [bind(program, [step], self.view, backend) for step in program.steps]
+        self._calls = [
+            bind(program, [step], self.view, backend) if moves is None else [moves]
+            for step, moves in ((step, self._transfer(step)) for step in program.steps)
+        ]
         total = len(program.steps)
         self.body = program.body or (0, total)
-        self._prologue = self._sections(0, self.body[0])
         self._body = self._sections(*self.body)
+        self._first = self._first_slice()
         self._epilogue = self._sections(self.body[1], total)
         self._dying: dict[int, list[np.ndarray]] = {}
         for buffer in plan.buffers:
             if not buffer.persistent and buffer.end < len(program.steps):
                 region = self.arena[buffer.offset : buffer.offset + buffer.nbytes]
                 self._dying.setdefault(buffer.end - 1, []).append(region)
+        for slot in plan.slots:
+            region = self.store[slot.offset : slot.offset + slot.nbytes]
+            self._dying.setdefault(slot.end - 1, []).append(region)
 
     def view(self, v: int) -> np.ndarray:
         """The array of value v inside the arena."""
         if v not in self._views:
             spec: Spec = self.plan.program.specs[v]
             start = self.plan.offset(v)
-            flat = self.arena[start : start + spec.nbytes].view(spec.dtype)
+            space = self.store if self.plan.program.kinds[v] == STORED else self.arena
+            flat = space[start : start + spec.nbytes].view(spec.dtype)
             self._views[v] = flat.reshape(spec.shape)
         return self._views[v]
 
+    def _transfer(self, step: Step) -> Call | None:
+        """The call of a step that moves a value to or from the spill file."""
+        if self.spill is None or step.op not in TRANSFERS:
+            return None
+        made, read, (out, *_) = self._transfers, step.reads(), step.writes()
+        if step.op == "spill":
+            made[out] = self.spill.writing(self.view(read[0]), self.plan.offset(out))
+        elif step.op == "fetch":
+            made[out] = self.spill.reading(self.view(out), made[read[0]])
+        else:
+            key = read[1] if step.op == "spill_wait" else read[0]
+            return made[key].wait, (self.view(out),)
+        return made[out].begin, ()
+
     def _sections(self, begin: int, end: int) -> list[Section]:
-        """Steps [begin, end) as flat lists of calls, each up to where flags are looked at."""
-        marks = [(at, flags) for at, flags in self.plan.program.marks if begin <= at <= end]
+        """Steps [begin, end) as flat lists of calls, each up to where flags are looked at, or to
+        the first step that changes what persists."""
+        stops: dict[int, list[tuple[int, str]]] = {end: []}
+        for at, flags in self.plan.program.marks:
+            if begin <= at <= end:
+                stops[at] = stops.get(at, []) + flags
+        lasts = next((k for k in range(begin, end) if self._lasts(k)), end)
+        stops.setdefault(lasts, [])
         found = []
-        for at, flags in (*marks, (end, [])):
+        for at in sorted(stops):
             calls = [call for step in self._calls[begin:at] for call in step]
-            found.append((calls, begin, at, flags))
+            found.append(Section(calls, begin, at, stops[at], lasts < at))
             begin = at
         return found
 
-    def run(self) -> None:
-        """A whole step of one slice; NotFiniteError at a raised flag, before anything persistent
-        was changed."""
-        self.run_body(first=True)
-        self.run_epilogue()
+    def _lasts(self, k: int) -> bool:
+        """Whether step k changes a parameter, a statistic or the optimizer's state."""
+        program = self.plan.program
+        homes = (program.home.get(v) for v in program.steps[k].writes())
+        return any(h is not None and program.kinds[h] in LASTING for h in homes)
 
-    def run_body(self, first: bool) -> None:
-        """Forward and backward of the slice whose inputs are loaded. The prologue, which touches
-        persistent bytes alone, is run in the first slice of a batch, once its flags are read."""
-        *guarded, rest = self._body
-        self._run(guarded)
-        if first:
-            self._run(self._prologue)
-        self._run([rest])
+    def _first_slice(self) -> list[Section]:
+        """The body with what comes once before the first slice: behind the first mark, so that a
+        slice that is refused there has changed nothing."""
+        program, once = self.plan.program, self.body[0]
+        touched = {v for s in program.steps[:once] for v in (*s.writes(), *s.reads())}
+        held = (self.plan.buffers[self.plan.buffer_of[v]] for v in touched)
+        assert all(b.persistent for b in held), "what comes once must leave the slice's bytes alone"
+        at = 1 if any(once <= at <= self.body[1] for at, _ in program.marks) else 0
+        return [*self._body[:at], *self._sections(0, once), *self._body[at:]]
 
-    def run_epilogue(self) -> None:
-        """The update, behind the last slice."""
-        self._run(self._epilogue)
+    def run(self, first: bool = True, last: bool = True) -> None:
+        """One slice whose inputs are loaded; with `first` what comes once for the first slice of a
+        batch, with `last` the update. NotFiniteError at a raised flag, CapacityError, SpillError:
+        in a step of one slice before anything persistent was changed, but for a fetch."""
+        sections = [*(self._first if first else self._body), *(self._epilogue if last else ())]
+        if self.spill is None:
+            self._run(sections)
+            return
+        self.spill.settle()
+        try:
+            self._run(sections)
+        finally:
+            self.spill.settle()
 
     def _run(self, sections: list[Section]) -> None:
         with np.errstate(all="ignore"):
-            for calls, begin, end, flags in sections:
+            for calls, begin, end, flags, lasting in sections:
+                if lasting and self.spill is not None:
+                    self.spill.changed = True
                 if self.poison:
                     self._run_poisoned(begin, end)
                 else:

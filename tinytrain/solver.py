@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tinytrain.anneal import anneal
-from tinytrain.candidates import invertible, sparse_values
+from tinytrain.candidates import invertible
 from tinytrain.errors import InputError
 from tinytrain.lifetime import buffers_of, live_of
 from tinytrain.lower import Decisions
 from tinytrain.op import OPS
+from tinytrain.plan import residuals
 from tinytrain.rewrite import GATES
-from tinytrain.steps import Program
+from tinytrain.segment import Segment, may_be_cut
+from tinytrain.stash import spill
+from tinytrain.steps import TRANSFERS, Program
 from tinytrain.tape import Tape
-
-__all__ = ["GATES", "Solver", "Trial", "sparse_values"]
 
 DEAR = ("conv2d", "matmul")  # what recomputing it costs is worth a thought; the rest is cheap
 WEIGHT_GRADIENTS = {"conv2d_vjp_w", "conv2d_vjp_w_sgd", "matmul_tn", "matmul_tn_sgd"}
@@ -30,6 +32,7 @@ LOWERINGS = 240_000  # steps lowered in one search: some seconds
 STARTS = 5  # seeds that are searched from, of those that fit and of those that do not
 LARGEST = 12  # buffers alive at the peak that are looked at
 TIGHTER = 0.98  # of the present peak: a target far away costs far more work
+ENDS, PARTS = 3, (2, 4, 8)  # of a segment: how many ends are tried, in how many parts
 CUTS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 AGAIN = ("recompute", "recompute_near", "recompute_each")  # the more work, the fewer bytes
 REPEATS = 16  # forward steps that a seed may lower in place of one
@@ -67,17 +70,21 @@ def costs_of(program: Program) -> list[int]:
     specs, costs = program.specs, []
     for s in program.steps:
         work = program.macs_of(s.op, s.ins, s.outs, s.attrs)
+        if s.op in TRANSFERS:
+            work = 0
         if work is None:
             work = max([specs[v].size for v in s.outs if v is not None], default=0)
         costs.append(work)
     return costs
 
 
-def work_of(program: Program, slices: int = 1) -> int:
-    """The work of a batch, of which the body is run once for each slice."""
+def work_of(program: Program, slices: int = 1, moves: bool = True) -> int:
+    """The work of a batch, of which the body is run once for each slice; with `moves` also what
+    the transfers to and from a spill file are worth."""
     costs = costs_of(program)
     begin, end = program.body or (0, len(costs))
-    return sum(costs) + (slices - 1) * sum(costs[begin:end])
+    total = sum(costs) + (slices - 1) * sum(costs[begin:end])
+    return total + spill.price(program) * slices * moves
 
 
 class Solver:
@@ -94,12 +101,13 @@ class Solver:
         orders: bool = True,
         masks: bool = True,
         lowerings: int = LOWERINGS,
+        spills: frozenset[int] = frozenset(),
     ):
         self.tape, self.lower, self.slices, self.inplace = tape, lower, slices, inplace
         self.known: dict[tuple, Trial | None] = {}
         self.spent = 0
         self.producer = {n.outs[0]: k for k, n in enumerate(tape.nodes)}
-        self.dear = [k for k, n in enumerate(tape.nodes) if n.op in DEAR]
+        self.dear = [n.outs[0] for n in tape.nodes if n.op in DEAR]
         self.groups: dict[tuple, list[int]] = {}
         self.values = [
             n.outs[0]
@@ -111,6 +119,7 @@ class Solver:
             self.groups.setdefault(self._likeness(v), []).append(v)
         self.invertible = invertible(tape) & set(self.values)
         self.sparse = sparse  # values that a bitmap may be planned for
+        self.spills = spills  # values that may go to the spill file
         self.lowerings = lowerings
         self.orders = orders  # whether the order of a node's gradients, and so of sums, may change
         self.masks = masks  # whether signs may be kept as bits, and products be lean
@@ -134,6 +143,7 @@ class Solver:
             decisions.masks,
             tuple(sorted(decisions.weight_first.items())),
             decisions.lean,
+            decisions.segment,
         )
         if key not in self.known:
             self.known[key] = self._trial(decisions)
@@ -161,12 +171,26 @@ class Solver:
             yield self.start("invert")
         if self.sparse:
             yield self.start("bitmap")
+        if self.spills:
+            yield self.start("spill")
         cuts = self._cuts()
         for k in CUTS:
             if k <= len(cuts):
-                yield from self._segments(self._spread(cuts, k), clones)
+                yield from self._between(self._spread(cuts, k), clones)
+        if self.masks and self.orders:
+            yield from self._in_parts(cuts)
 
-    def _segments(self, kept: set[int], clones: int) -> Iterator[Decisions]:
+    def _in_parts(self, cuts: list[int]) -> Iterator[Decisions]:
+        """The first layers, up to where the data has shrunk, in slices of the batch, or of one
+        sample in tiles of rows."""
+        specs = self.tape.specs
+        ends = [b for a, b in pairwise(cuts) if specs[b].nbytes < specs[a].nbytes]
+        along = "rows" if all(specs[v].shape[:1] == (1,) for v in cuts) else "samples"
+        for end in [v for v in ends if may_be_cut(self.tape, along, v)][:ENDS]:
+            for parts in PARTS:
+                yield Decisions(segment=Segment(along, end, parts))
+
+    def _between(self, kept: set[int], clones: int) -> Iterator[Decisions]:
         """All but these recomputed: once for all readers; the cheap anew for each; all anew, where
         that does not grow beyond measure."""
         rest = [v for v in self.values if v not in kept]
@@ -205,6 +229,11 @@ class Solver:
             return self._packed()
         if policy == "topk":
             return self._largest()
+        if policy == "spill":
+            keep = self.trial(Decisions())
+            assert keep is not None
+            read = residuals(keep.program, ("activation", "input", "label"))
+            return Decisions(dict.fromkeys(sorted(read & self.spills), "spill"))
         if policy != "recompute":
             return Decisions()
         masks = frozenset(v for v in self.values if self._op(v) in GATES and self.masks)
@@ -315,11 +344,14 @@ class Solver:
                 alike = self.alike(v)
                 if not together or len(alike) > 1:
                     yield from self.changes(d, alike if together else [v])
-        near = self._nodes_near(program, peak)
-        for v in (self.tape.nodes[k].outs[0] for k in near if self.masks):
+            elif v in self.spills:  # an input
+                now = d.policies.get(v, "keep")
+                yield with_policy(d, [v], "keep" if now == "spill" else "spill")
+        near = self._products_near(program, peak)
+        for v in near if self.masks else ():
             yield self.flipped(d, self.alike(v) if together else [v])
-        for k in near if self.orders and not together else ():
-            yield replace(d, weight_first={**d.weight_first, k: not d.weight_first.get(k, False)})
+        for v in near if self.orders and not together else ():
+            yield d.turned(v)
 
     def changes(self, d: Decisions, values: list[int]) -> Iterator[Decisions]:
         """Other policies for these values, which are alike."""
@@ -332,7 +364,9 @@ class Solver:
             policies.append("bitmap")
         if {*now} == {"keep"}:
             policies.remove("recompute_near")  # one step down at a time, or to the end
-        able = {"invert": self.invertible, "bitmap": self.sparse}
+        if not self.spills.isdisjoint(values):
+            policies.append("spill")
+        able = {"invert": self.invertible, "bitmap": self.sparse, "spill": self.spills}
         for policy in policies:
             chosen = [u for u in values if u in able.get(policy, values)]
             if any(d.policies.get(u, "keep") != policy for u in chosen):
@@ -347,14 +381,14 @@ class Solver:
         lean = d.lean - {*values} if values[0] in d.lean else d.lean | {*values}
         return replace(d, lean=lean)
 
-    def _nodes_near(self, program: Program, peak: int) -> list[int]:
-        """Nodes whose two gradients are made around the peak."""
+    def _products_near(self, program: Program, peak: int) -> list[int]:
+        """Outputs of products that run, or whose gradients are made, around the peak."""
         found = []
         for s in program.steps[max(0, peak - 3) : peak + 4]:
             if OPS[s.op].macs is not None:
                 seen = {program.stands_for.get(v, v) for v in (*s.reads(), *s.writes())}
-                nodes = ((k, self.tape.nodes[k]) for k in self.dear)
-                found += [k for k, n in nodes if seen & {*n.ins, *n.outs}]
+                nodes = (self.tape.nodes[self.producer[v]] for v in self.dear)
+                found += [n.outs[0] for n in nodes if seen & {*n.ins, *n.outs}]
         return list(dict.fromkeys(found))
 
     # ------------------------------------------------------------------ searching

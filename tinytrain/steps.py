@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from tinytrain.spec import Spec
 from tinytrain.tape import Leaf, Tape
 
 OVERFLOW = "a bitmap's capacity"  # the flag that asks for the guaranteed plan
+TRANSFERS = ("spill", "spill_wait", "fetch", "fetch_wait")  # to and from the spill file
 
 
 @dataclass(slots=True)
@@ -47,7 +49,8 @@ class Step:
 class Program:
     """The lowered step: everything an executor or a planner needs to know, still without bytes.
 
-    kinds     what each value is: the leaf kinds, and activation, gradient, stash, workspace.
+    kinds     what each value is: the leaf kinds, and activation, gradient, stash, workspace, io,
+              and spill: stored outside the arena.
     views     value -> the value whose bytes it shows under another shape.
     home      value -> the leaf whose buffer it must be written to (parameters, optimizer state).
     marks     (position in steps, flags): before that step, each flag (value, what it tells of)
@@ -104,7 +107,12 @@ class Group:
 
 
 def finish(program: Program) -> Program:
-    """Leave out the outputs that nobody reads, where their kernel can."""
+    """Leave out the outputs that nobody reads, where their kernel can, and what is spilled for
+    nobody."""
+    fetched = {v for s in program.steps if s.op == "fetch" for v in s.ins}
+    unread = {s.outs[0] for s in program.steps if s.op == "spill"} - fetched
+    if unread:
+        _leave_out(program, unread)
     read = {v for step in program.steps for v in step.reads()} | set(program.kept)
     for k, step in enumerate(program.steps):
         drops = OPS[step.op].drops
@@ -114,6 +122,19 @@ def finish(program: Program) -> Program:
             )
             program.steps[k] = replace(step, outs=outs)
     return program
+
+
+def _leave_out(program: Program, stored: set[int | None]) -> None:
+    """Take out the steps that write these, or wait for that."""
+    steps = program.steps
+    stay = [not stored & {*s.outs, *s.ins} for s in steps]
+    moved = [0, *itertools.accumulate(stay)]
+    program.steps = [s for s, stays in zip(steps, stay, strict=True) if stays]
+    program.marks = [(moved[at], flags) for at, flags in program.marks]
+    if program.body is not None:
+        program.body = moved[program.body[0]], moved[program.body[1]]
+    for v in stored:
+        program.stands_for.pop(v, None)  # type: ignore[arg-type]
 
 
 def place(program: Program, groups: list[Group]) -> list[int]:

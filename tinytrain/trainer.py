@@ -7,18 +7,18 @@ step touches lies there; inference runs in the same bytes.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinytrain import budget, checkpoint, data, losses
 from tinytrain.bound import Bound, densities, load
-from tinytrain.errors import CapacityError, InputError, NotFiniteError
+from tinytrain.errors import CapacityError, InputError, NotFiniteError, SpillError
 from tinytrain.freeze import (
     Frozen,
     Recorder,
-    check_absent,
     defaults,
     freeze,
     sample_specs,
@@ -27,9 +27,12 @@ from tinytrain.lower import lower
 from tinytrain.nn.module import Module, Parameter
 from tinytrain.plan import Plan, make_plan, smaller_plan
 from tinytrain.progress import Progress
-from tinytrain.recover import recover
+from tinytrain.recover import go_back, recover
 from tinytrain.run import Executor, choose_backend, new_arena, not_finite
 from tinytrain.steps import Program
+
+if TYPE_CHECKING:
+    from tinytrain.spillfile import SpillFile
 
 SEED_MIX = 0x9E3779B9  # of dropout's key, so that seed 0 is not the hash's fixed point
 
@@ -60,6 +63,10 @@ class Trainer:
     density     the share of non-zeros expected in outputs of ReLU: the planner may keep them packed
                 as bitmaps. A slice with more is run again without (`overflows` counts these). Under
                 "topk", the share of elements that are kept; default 0.1.
+    spill       a file (on an SD card, say) that the planner may put values into between forward and
+                backward; policy "spill" puts all large ones there. Made at once if the plan wants
+                it, removed by `close()` or with the trainer. SpillError when it cannot be written
+                or read: the step changed nothing, or the last saved state is restored, as it says.
     label_spec  the Spec of one sample's label, where the loss does not say.
     """
 
@@ -82,7 +89,6 @@ class Trainer:
         label_spec: Any = None,
     ):
         self.backend = choose_backend(backend)
-        check_absent(spill=spill)
         self.net, self.batch, self.seed = net, batch, int(seed)
         self.loss, self.optimizer = defaults(net, loss, optimizer)
         self.samples = sample_specs(net, input_shape)
@@ -94,6 +100,7 @@ class Trainer:
             "guard": guard,
             "clip_norm": clip_norm,
             "density": density,
+            "spill": os.fspath(spill) if isinstance(spill, os.PathLike) else spill,
         }
         self._record = Recorder(net, self.samples, self.loss, label_spec)
         self._added = 0  # slices of the present step that ran
@@ -102,6 +109,7 @@ class Trainer:
         self.epoch = 0  # epochs finished
         self.within = 0  # samples of the present epoch that were seen
         self._saved: str | None = None  # where the newest state was saved to or restored from
+        self._spill: SpillFile | None = None
         self._make_plan()
         self.optimizer.check(self.plan.program, self.state())
 
@@ -109,6 +117,11 @@ class Trainer:
         """Plan the step and move into an arena of that size."""
         record, batch = self._record, self.batch
         self.plan: Plan = budget.choose(record.tape, self.optimizer, batch, **self.settings)
+        plans = (self.plan.decisions, self.plan.guaranteed)
+        if self._spill is None and any(d and "spill" in d.policies.values() for d in plans):
+            from tinytrain.spillfile import SpillFile
+
+            self._spill = SpillFile(self.settings["spill"])
         self.arena = new_arena(self.plan.arena_bytes)
         self._bound: dict[tuple[str, int], Bound] = {}
         self._infer_batch = self.plan.microbatch
@@ -139,7 +152,7 @@ class Trainer:
         return self.settings["density"]
 
     def _bind(self, frozen: Frozen, plan: Plan) -> Bound:
-        return Bound(frozen, plan, Executor(plan, self.backend, self.arena))
+        return Bound(frozen, plan, Executor(plan, self.backend, self.arena, spill=self._spill))
 
     def _fill_persistent(self, train: Bound) -> None:
         """Move the network into the arena; optimizer state starts at zero."""
@@ -211,7 +224,7 @@ class Trainer:
         x  (batch, ...) or a tuple for several inputs; uint8 is scaled to [0, 1].
         y  labels (or a tuple: labels, mask). Fewer samples than `batch` are one smaller batch.
         NotFiniteError if an input, output or the loss is not finite; nothing is changed then, but
-        for what the class says of slices.
+        for what the class says of slices. SpillError if the spill file cannot be written or read.
         """
         xs, ys = _arrays("x", x), _arrays("y", y)
         n = _count(xs, self.batch)
@@ -220,10 +233,17 @@ class Trainer:
         self._bind_all(n)
         self._added = 0
         try:
+            if self._spill is not None:
+                self._spill.changed = False
+                self._spill.make_room()
             loss = first.measured(lambda: self._step(xs, ys, n))
         except NotFiniteError as error:
             recover(self, error, self._added)
             raise
+        except SpillError as error:
+            done = self._spill is not None and self._spill.changed
+            what = go_back(self) if done else "nothing was updated"
+            raise SpillError(f"{error}; {what}") from error
         self.steps += 1
         self.optimizer.after_update(self.steps, self.plan.program, self.state)
         return loss
@@ -421,6 +441,11 @@ class Trainer:
         """Weights, optimizer state, generator and position to one `.npz`; whole or not at all."""
         checkpoint.save(self, path)
         self._saved = path
+
+    def close(self) -> None:
+        """End the spill file's thread and remove the file; without one, nothing."""
+        if self._spill is not None:
+            self._spill.close()
 
     @staticmethod
     def restore(path: str, net: Module | None = None, **changes: Any) -> Trainer:

@@ -18,6 +18,7 @@ from tinytrain.ops import (
     random,
     reduce,
     shape,
+    spill,
     update,
 )
 
@@ -32,6 +33,7 @@ __all__ = [
     "random",
     "reduce",
     "shape",
+    "spill",
     "update",
 ]
 

@@ -8,7 +8,16 @@ A policy is a module with two functions over the lowering `b` and a tape value `
 `POLICIES` maps their names; `keep` is the default.
 """
 
-from tinytrain.stash import bitmap, invert, keep, recompute, recompute_each, recompute_near, topk
+from tinytrain.stash import (
+    bitmap,
+    invert,
+    keep,
+    recompute,
+    recompute_each,
+    recompute_near,
+    spill,
+    topk,
+)
 
 POLICIES = {
     "keep": keep,
@@ -18,4 +27,5 @@ POLICIES = {
     "recompute_each": recompute_each,
     "recompute_near": recompute_near,
     "topk": topk,
+    "spill": spill,
 }
