@@ -30,11 +30,11 @@ class Draw:
         return (self.state >> 33) % n
 
 
-def anneal(solver: Solver, trial: Trial, budget: int, lowerings: int) -> Trial:
+def anneal(solver: Solver, trial: Trial, budget: int, lowerings: int, seed: int = 0) -> Trial:
     """The best trial on a random walk of so many steps lowered: the least work within the budget;
     where nothing fits, the lowest peak."""
     moves = min(MOVES, lowerings // max(len(trial.live), 1))
-    draw, now, best = Draw(0), trial, trial
+    draw, now, best = Draw(seed), trial, trial
     fits = trial.peak <= budget
 
     def energy(t: Trial) -> int:

@@ -32,6 +32,8 @@ LOWERINGS = 240_000  # steps lowered in one search: some seconds
 STARTS = 5  # seeds that are searched from, of those that fit and of those that do not
 LARGEST = 12  # buffers alive at the peak that are looked at
 TIGHTER = 0.98  # of the present peak: a target far away costs far more work
+JOINS = ("add", "concat")  # made again, they ask for all that was before them
+WALKS = (4, 8, 8, 8)  # annealings one after the other: shares of the search, own draws
 ENDS, PARTS = 3, (2, 4, 8)  # of a segment: how many ends are tried, in how many parts
 CUTS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 AGAIN = ("recompute", "recompute_near", "recompute_each")  # the more work, the fewer bytes
@@ -165,7 +167,7 @@ class Solver:
         yield Decisions()
         cheap = self.start("recompute")
         yield cheap
-        joined = {v for v in cheap.policies if self._op(v) in ("add", "concat")}
+        joined = {v for v in cheap.policies if self._op(v) in JOINS}
         yield replace(cheap, policies={v: p for v, p in cheap.policies.items() if v not in joined})
         if self.invertible:
             yield self.start("invert")
@@ -415,10 +417,45 @@ class Solver:
         return self.improve(best, budget)
 
     def improve(self, trial: Trial, budget: int) -> Trial:
-        """Descent from a trial, annealing, and what can be undone after it; never worse."""
+        """Descent from a trial, exchanges, annealing, and what can be undone after it; never
+        worse."""
         trial = self._descend(trial, budget, self.lowerings // (2 * STARTS))
-        trial = anneal(self, trial, budget, self.lowerings // 3)
-        return self.prune(trial, budget, self.lowerings // 6)
+        trial = self.exchange(trial, budget)
+        for walk, share in enumerate(WALKS):
+            trial = anneal(self, trial, budget, self.lowerings // share, walk)
+            trial = self.prune(trial, budget, self.lowerings // (2 * share))
+        return self.exchange(trial, budget)
+
+    def exchange(self, trial: Trial, budget: int) -> Trial:
+        """Keep what costs most for the bytes that it frees, and make cheap values again instead,
+        where that fits and is cheaper."""
+        again = [v for v in self.dear if trial.decisions.policies.get(v, "keep") != "keep"]
+        program, specs = trial.program, self.tape.specs
+        again.sort(key=lambda v: (-self._price(v, program) / specs[v].nbytes, v))
+        for v in again if trial.peak <= budget else ():
+            tried = self.trial(with_policy(trial.decisions, [v], "keep"))
+            if tried is not None and tried.work < trial.work:
+                trial = min(trial, self._squeezed(tried, budget), key=lambda t: _rank(t, budget))
+        return trial
+
+    def _squeezed(self, trial: Trial, budget: int) -> Trial:
+        """One cheap value after the other made again, where that frees bytes above the budget."""
+        for u in self._alive(trial):
+            if trial.peak <= budget:
+                break
+            if u in self.producer and self._op(u) not in (*DEAR, *JOINS):
+                tried = self.trial(with_policy(trial.decisions, [u], "recompute"))
+                if tried is not None and tried.excess(budget) < trial.excess(budget):
+                    trial = tried
+        return trial
+
+    def _alive(self, trial: Trial) -> list[int]:
+        """The tape's values that lie in buffers alive at the peak."""
+        program, peak = trial.program, trial.live.index(trial.peak)
+        buffers, _ = buffers_of(program, self.inplace)
+        alive = [b for b in buffers if b.first <= peak < b.end and not b.persistent]
+        found = (program.stands_for.get(v, v) for b in alive for _, v in b.values)
+        return [v for v in dict.fromkeys(found) if v != self.tape.loss]
 
     def _descend(self, trial: Trial, budget: int, lowerings: int) -> Trial:
         """Greedy until it fits, then pruned; each may lower so many steps."""
