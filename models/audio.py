@@ -32,9 +32,10 @@ class DSCNN(nn.Sequential):
 
 class Autoencoder(nn.Sequential):
     """Anomaly detection (MLPerf Tiny): 640-128-128-128-128-8-128-128-128-128-640, each hidden
-    layer with a norm and ReLU; any input shape is flattened, and given back. `y` is `x`."""
+    layer with a norm and ReLU; any input shape is flattened, and given back: there is no `y`."""
 
     loss = "mse"
+    reconstructs = True
 
     def __init__(
         self,

@@ -409,7 +409,7 @@ def test_integers_are_checked_against_32_bits() -> None:
         [b"a"],
         None,
         [None, 1.0],
-        object(),
+        pytest.param(object(), id="object"),
         {"a": 1},
         {1, 2},
         np.zeros(2, complex),

@@ -103,7 +103,8 @@ def planned_steps_equal_fresh(net, optimizer, guard, clip_norm, backend, batch=3
     final = results(program)
     for step in range(steps):
         x, y = batch_of(net, batch, step)
-        values[frozen.inputs[0]][...], values[frozen.labels[0]][...] = x, y
+        for v, a in zip((*frozen.inputs, *frozen.labels), (x, y), strict=False):
+            values[v][...] = a
         for v, leaf in program.leaves.items():
             if leaf.kind == "hyper":
                 key = (7, step, 0)
@@ -1114,8 +1115,13 @@ def test_an_autoencoder_learns():
     rng = np.random.default_rng(0)
     x = (rng.standard_normal((128, 3)) @ rng.standard_normal((3, 24))).astype(np.float32)
     t = trainer(net, optimizer=optim.Adam(0.01), batch=32)
-    history = t.fit(x, x, epochs=30)
+    assert not [leaf for leaf in t.plan.program.leaves.values() if leaf.kind == "label"]
+    history = t.fit(x, epochs=30)
     assert history[-1] < 0.5 * history[0]
+    assert t.evaluate(x) == t.evaluate(x, x.copy())
+    for bad in (x + 1, x[:, :3], np.zeros(128, np.int64)):
+        with pytest.raises(tt.InputError, match="y: this network is compared with its input"):
+            t.fit(x, bad)
 
 
 def test_a_step_refuses_labels_without_a_sample():

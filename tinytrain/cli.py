@@ -430,7 +430,10 @@ def _restored(path: str, model: str | None, changes: dict[str, Any]) -> Any:
 def _labels(trainer: Any, found: Any, path: str) -> Any:
     """What the outputs are compared with: the labels, or the input where the loss allows it."""
     from tinytrain import losses
+    from tinytrain.freeze import compares_with_input
 
+    if compares_with_input(trainer.net, trainer.label_spec):
+        return None
     if found.y is None and losses.takes_classes(trainer.loss):
         raise InputError(f"{path}: holds no labels (y), and this network tells classes apart")
     return found.x if found.y is None else found.y

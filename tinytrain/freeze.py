@@ -92,8 +92,9 @@ def _record(net, samples, batch, loss, training, label_spec) -> Frozen:
                 raise InputError(f"forward returned {type(outputs).__name__}, wants one Tensor")
             labels, value = [], None
             if loss is not None:
-                labels = _labels(loss, outputs, batch, label_spec)
-                value = loss(outputs, *labels)
+                own = compares_with_input(net, label_spec)
+                labels = [] if own else _labels(loss, outputs, batch, label_spec)
+                value = loss(outputs, *(inputs if own else labels))
                 if value.size != 1:
                     raise InputError(f"the loss has shape {value.shape}, wants a scalar")
             assigns = list(held.assigned.values()) if training else []
@@ -109,6 +110,11 @@ def _record(net, samples, batch, loss, training, label_spec) -> Frozen:
         [ids[id(t)] for t in labels],
         ids.get(id(held.key)),
     )
+
+
+def compares_with_input(net: Module, label_spec: Any) -> bool:
+    """Whether the network gives back its input (`reconstructs`), so that there are no labels."""
+    return bool(getattr(net, "reconstructs", False)) and label_spec is None
 
 
 def _labels(loss, outputs: Tensor, batch: int, label_spec: Any) -> list[Tensor]:

@@ -19,6 +19,7 @@ from tinytrain.errors import CapacityError, InputError, NotFiniteError, SpillErr
 from tinytrain.freeze import (
     Frozen,
     Recorder,
+    compares_with_input,
     defaults,
     freeze,
     sample_specs,
@@ -218,15 +219,29 @@ class Trainer:
 
     # ------------------------------------------------------------------ training
 
-    def step(self, x: Any, y: Any) -> float:
+    def _pair(self, x: Any, y: Any) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+        """Inputs and labels as arrays. A network that gives back its input has no labels."""
+        xs, ys = _arrays("x", x), _arrays("y", y)
+        if ys and compares_with_input(self.net, self.label_spec):
+            same = len(ys) == 1 and ys[0].shape == xs[0].shape
+            if not same or not (ys[0] is xs[0] or np.array_equal(ys[0], xs[0], equal_nan=True)):
+                raise InputError(
+                    "y: this network is compared with its input; leave y out, or name another "
+                    "target's shape with label_spec"
+                )
+            ys = ()
+        return xs, ys
+
+    def step(self, x: Any, y: Any = None) -> float:
         """One update from one batch; the loss before it.
 
         x  (batch, ...) or a tuple for several inputs; uint8 is scaled to [0, 1].
-        y  labels (or a tuple: labels, mask). Fewer samples than `batch` are one smaller batch.
+        y  labels (or a tuple: labels, mask); none for a network that gives back its input.
+        Fewer samples than `batch` are one smaller batch.
         NotFiniteError if an input, output or the loss is not finite; nothing is changed then, but
         for what the class says of slices. SpillError if the spill file cannot be written or read.
         """
-        xs, ys = _arrays("x", x), _arrays("y", y)
+        xs, ys = self._pair(x, y)
         n = _count(xs, self.batch)
         _check_lengths(xs, ys, n)
         first = self._for("train", min(n, self.plan.microbatch))
@@ -317,7 +332,7 @@ class Trainer:
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         epochs: int = 5,
         on_step: Callable[[int, float], None] | None = None,
         drop_last: bool = False,
@@ -330,7 +345,7 @@ class Trainer:
         """
         if not isinstance(epochs, int) or epochs < 0:
             raise InputError(f"epochs is {epochs!r}; wants a whole number, not negative")
-        xs, ys = _arrays("x", x), _arrays("y", y)
+        xs, ys = self._pair(x, y)
         n = self._check_data(xs, ys)
         if drop_last and n < self.batch:
             raise InputError(f"drop_last leaves nothing of {n} samples at batch {self.batch}")
@@ -377,10 +392,10 @@ class Trainer:
             outputs.append(bound.outputs[0].copy())
         return np.concatenate(outputs)
 
-    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
         """{"loss": mean loss}, and {"accuracy": share of largest outputs that are the label}
         where the labels are class numbers."""
-        xs, ys = _arrays("x", x), _arrays("y", y)
+        xs, ys = self._pair(x, y)
         n = self._check_inputs(xs, ys)
         total = seen = hits = places = 0.0
         for bound, begin, end in self._slices("evaluate", n):
