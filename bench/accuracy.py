@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,12 @@ DEPTH, WIDTH = 6, 8  # couplings, channels of a stream
 Runs = dict[str, tuple[Callable[[int], nn.Module], str]]
 
 
-def run(data: str | None = None, json: bool = False, only: str | None = None) -> dict[str, Any]:
+def run(
+    data: str | None = None, json: bool = False, only: str | None = None, svg: str | None = None
+) -> dict[str, Any]:
     """Run the parts whose names contain `only`, print their tables unless `json`; machine, date
-    and figures by part. InputError if there is no such part."""
+    and figures by part. cifar's curves are drawn to the file `svg`, if that is given. InputError
+    if there is no such part."""
     parts = {
         "fashion": (_fashion, text),
         "invert": (_invert, text),
@@ -51,6 +55,8 @@ def run(data: str | None = None, json: bool = False, only: str | None = None) ->
         result[name] = measure(data)
         if not json:
             print(f"{words(result[name])}\n", flush=True)
+    if svg is not None and "cifar" in result:
+        Path(svg).write_text(cifar.svg(result["cifar"]), encoding="utf-8")
     if not json:
         print(f"{result['machine']}; {result['date']}")
     return result

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,9 +160,3 @@ def svg(result: dict[str, Any]) -> str:
         for r in result["runs"]
     }
     return chart("CIFAR-10 (JPEG q75): training loss", "step", f"mean of {EVERY}", curves)
-
-
-def save_curves(result: dict[str, Any], folder: Path) -> None:
-    """cifar.txt and cifar.svg in the folder."""
-    folder.joinpath("cifar.txt").write_text(text(result) + "\n", encoding="utf-8")
-    folder.joinpath("cifar.svg").write_text(svg(result), encoding="utf-8")

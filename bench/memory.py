@@ -159,12 +159,16 @@ class Attempts:
     def best(self, keep: Bytes, goal: int | None) -> tuple[Plan | None, str]:
         """The plan to judge, and what the budget of the goal gave where that is not it."""
         case = self.case
-        if goal is None or case.policy == "keep" or case.measure == "kept":
-            return self.plan(), ""
-        ram = goal + (keep.arena - keep.beside if case.measure == "beside" else 0)
-        if case.twin is not None:  # the model's own bytes, not its twin's
-            own = bytes_of(_plan(case, policy="keep"))
-            ram = goal + own.arena - own.beside
+        if case.policy != "auto":  # it says what it needs, and gets a budget where that is too much
+            made = self.plan()
+            enough = goal is None or bytes_of(made).nominal(case.measure) <= goal
+            if enough or case.policy == "keep" or case.measure == "kept":
+                return made, ""
+        assert goal is not None
+        ram = goal
+        if case.measure == "beside":
+            own = bytes_of(_plan(case, policy="keep"))  # not a twin's
+            ram += own.arena - own.beside
         try:
             made = self.plan(ram=ram)
         except BudgetError as error:

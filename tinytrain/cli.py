@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--data", help="folder of benchmark data")
     bench.add_argument("--only", help="cases whose name contains this (memory, accuracy)")
     bench.add_argument("--quick", action="store_true", help="plan, but run no step (memory)")
+    bench.add_argument("--svg", help="write the loss curves of cifar to this file (accuracy)")
     return parser
 
 
@@ -478,7 +479,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     for case in cases:
         if case not in BENCHES:
             raise InputError(f"unknown benchmark {case!r}; there are {', '.join(BENCHES)}")
-    given = {k: v for k in ("only", "quick") if (v := getattr(arguments, k))}
+    given = {k: v for k in ("only", "quick", "svg") if (v := getattr(arguments, k))}
     results = {}
     for case in cases:
         run = importlib.import_module(f"tinytrain.bench.{case}").run
