@@ -139,7 +139,8 @@ class Trainer:
         return self.settings["density"]
 
     def _bind(self, frozen: Frozen, plan: Plan) -> Bound:
-        return Bound(frozen, plan, Executor(plan, self.backend, self.arena))
+        executor = Executor(plan, self.backend, self.arena)
+        return Bound(frozen, plan, executor, self.plan.layout.end)
 
     def _fill_persistent(self, train: Bound) -> None:
         """Move the network into the arena; optimizer state starts at zero."""
