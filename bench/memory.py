@@ -23,7 +23,7 @@ from tinytrain.errors import InputError
 from tinytrain.freeze import Recorder, defaults, sample_specs
 from tinytrain.plan import Plan
 
-HALVINGS = 5  # of the range in which the least arena within the extra work is looked for
+HALVINGS = 3  # of the range in which the least arena within the extra work is looked for
 NEAR = 0.02  # of the goal: so close that halving stops
 FLAT = 0.01  # most growth of RevNet's bytes with depth
 
@@ -181,14 +181,17 @@ class Attempts:
         """The smallest plan found within the extra work, above `low`, where that is too little."""
         if self.case.policy != "auto":
             return self.plan(), at_goal
-        made, high = self._within(low), keep.arena
-        if made is not None:
-            return made, at_goal
-        best = self._within(high)
-        for _ in range(HALVINGS):
+        best, step = self._within(low), NEAR
+        if best is not None:
+            return best, at_goal
+        while best is None and low < keep.arena:  # further and further up, then between
+            high = min(int(low * (1 + step)), keep.arena)
+            best, step = self._within(high), 2 * step
+            low = high if best is None else low
+        for _ in range(HALVINGS if best else 0):
+            middle = (low + high) // 2
             if high - low < NEAR * low:
                 break
-            middle = (low + high) // 2
             made = self._within(middle)
             if made is None:
                 low = middle

@@ -146,6 +146,7 @@ _WINDOWS: dict[str, Any] = {
     "avg_pool2d": _avg_pool2d,
     "mean": _mean,
     "batch_norm": lambda t, f, ins, a: f.batch_norm(ins[0], None, None, *ins[1:], True),
+    "batch_norm_frozen": lambda t, f, ins, a: f.batch_norm(ins[0], *ins[3:], *ins[1:3]),
     "group_norm": lambda t, f, ins, a: f.group_norm(ins[0], a["groups"], *ins[1:], a["eps"]),
 }
 _SHAPES: dict[str, Any] = {
