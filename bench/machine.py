@@ -39,11 +39,23 @@ def where_and_when() -> dict[str, str]:
 
 
 def data_folder(data: str | None, name: str) -> Path:
-    """`data`/`name`, or $TINYTRAIN_DATA/`name`; InputError where there is none."""
-    root = data or os.environ.get("TINYTRAIN_DATA")
-    if not root:
-        raise InputError(f"this benchmark wants {name}/: give --data FOLDER or set TINYTRAIN_DATA")
-    folder = Path(root) / name
+    """`data`/`name`, or $TINYTRAIN_DATA/`name`; InputError where there is no such folder."""
+    folder = _place(data, f"{name}/")
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; --data names the one that holds it")
     return folder
+
+
+def data_file(data: str | None, name: str) -> Path:
+    """The same for a file."""
+    file = _place(data, name)
+    if not file.is_file():
+        raise InputError(f"{file}: there is no such file; --data names the folder that holds it")
+    return file
+
+
+def _place(data: str | None, name: str) -> Path:
+    root = data or os.environ.get("TINYTRAIN_DATA")
+    if not root:
+        raise InputError(f"this benchmark wants {name}: give --data FOLDER or set TINYTRAIN_DATA")
+    return Path(root) / name

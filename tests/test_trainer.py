@@ -615,6 +615,21 @@ def test_a_state_takes_whatever_it_is_assigned(what):
 # ---------------------------------------------------------------------------- inference
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("ask", ["predict", "evaluate"])
+def test_asking_leaves_all_that_persists_as_it_was(ask, optimizer, backend):
+    """For the whole batch, and for a part of one."""
+    net = small("resnet8")
+    t = trainer(net, optimizer=optimizer, backend=backend)
+    x, y = batch_of(net, 4)
+    t.step(x, y)
+    before = snapshot(t)
+    for n in (4, 3):
+        t.predict(x[:n]) if ask == "predict" else t.evaluate(x[:n], y[:n])
+        assert snapshot(t) == before
+
+
 @both
 @pytest.mark.parametrize("name", ["resnet8", "digits_cnn", "ds_cnn"])
 def test_predictions_do_not_depend_on_the_slicing(name, backend):

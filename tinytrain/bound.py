@@ -20,9 +20,13 @@ MOVES = ("reshape", "transpose", "concat", "slice", "pad", "broadcast_to")
 
 
 class Bound:
-    """A frozen step bound to the arena: views of what the host writes and reads."""
+    """A frozen step bound to the arena: views of what the host writes and reads.
 
-    def __init__(self, frozen: Frozen, plan: Plan, executor: Executor):
+    floor  where the bytes end that persist there, those of the optimizer too, of which a plan for
+           inference knows nothing.
+    """
+
+    def __init__(self, frozen: Frozen, plan: Plan, executor: Executor, floor: int):
         self.frozen, self.plan, self.executor = frozen, plan, executor
         view, tape = executor.view, frozen.tape
         self.inputs = [view(v) for v in frozen.inputs]
@@ -37,7 +41,7 @@ class Bound:
             for v, x in leaves.items()
             if x.kind == "constant" and (x.kind, x.name) not in stays
         ]
-        self.water = HighWater(executor.arena, plan.layout.end)
+        self.water = HighWater(executor.arena, floor)
         limits = index_limits(frozen)
         self.input_limits = [limits.get(v) for v in frozen.inputs]
         self.label_limits = [limits.get(v) for v in frozen.labels]

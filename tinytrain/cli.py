@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import inspect
 import os
 import sys
 import tempfile
@@ -21,7 +22,10 @@ from tinytrain.errors import BudgetError, InputError, TinytrainError
 
 BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
-BENCHES = ("arena", "plans", "memory", "solver", "spill", "imports", "fashion", "pruning")
+BENCHES = (
+    *("arena", "plans", "memory", "solver", "spill", "imports"),
+    *("fashion", "pruning", "accuracy"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "run the benchmarks")
     bench.add_argument("case", nargs="*", help=f"any of {', '.join(BENCHES)} (default: all)")
     bench.add_argument("--data", help="folder of benchmark data")
+    bench.add_argument("--only", help="cases whose name contains this (memory, accuracy)")
+    bench.add_argument("--quick", action="store_true", help="plan, but run no step (memory)")
+    bench.add_argument("--svg", help="write the loss curves of cifar to this file (accuracy)")
     return parser
 
 
@@ -487,12 +494,16 @@ def _bench(arguments: argparse.Namespace) -> None:
     for case in cases:
         if case not in BENCHES:
             raise InputError(f"unknown benchmark {case!r}; there are {', '.join(BENCHES)}")
+    given = {k: v for k in ("only", "quick", "svg") if (v := getattr(arguments, k))}
     results = {}
     for case in cases:
+        run = importlib.import_module(f"tinytrain.bench.{case}").run
+        for option in given:
+            if option not in inspect.signature(run).parameters:
+                raise InputError(f"bench {case} takes no --{option}; leave it out")
         if not arguments.json:
             print(f"== {case}", flush=True)
-        module = importlib.import_module(f"tinytrain.bench.{case}")
-        results[case] = module.run(arguments.data, json=arguments.json)
+        results[case] = run(arguments.data, json=arguments.json, **given)
     if arguments.json:
         _emit(arguments, results, "")
 

@@ -153,7 +153,8 @@ class Trainer:
         return self.settings["density"]
 
     def _bind(self, frozen: Frozen, plan: Plan) -> Bound:
-        return Bound(frozen, plan, Executor(plan, self.backend, self.arena, spill=self._spill))
+        executor = Executor(plan, self.backend, self.arena, spill=self._spill)
+        return Bound(frozen, plan, executor, self.plan.layout.end)
 
     def _fill_persistent(self, train: Bound) -> None:
         """Move the network into the arena; optimizer state starts at zero."""
