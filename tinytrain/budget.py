@@ -198,8 +198,12 @@ class Search:
         found = []
         for size in sizes:
             solver = self.solver(size)
-            trial = solver.trial(solver.start(self.policy))
-            assert trial is not None
+            start = solver.start(self.policy)
+            if self.policy in ("auto", *FORCED):
+                trial = solver.trial(start)
+                assert trial is not None
+            else:  # what it is asked for is fewer bytes
+                trial = solver.leanest(start)
             found.append((trial, self._plan(trial, size, ram)))
             if found[-1][1].fits:
                 return found[-1]
@@ -273,7 +277,7 @@ class Search:
         for make in (  # it runs rarely: the first that fits will do
             lambda: keep,
             lambda: solver.trial(with_policy(d, packed, "recompute")),
-            lambda: solver.trial(solver.start("recompute")),
+            lambda: solver.leanest(solver.start("recompute")),
             lambda: solver.greedy(keep, plan.arena_bytes, solver.lowerings // 3),
             lambda: solver.solve(plan.arena_bytes),
         ):

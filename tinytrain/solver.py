@@ -378,6 +378,16 @@ class Solver:
             if "keep" in now and d.masks.isdisjoint(values):
                 yield replace(with_policy(d, values, "recompute"), masks=d.masks | {*values})
 
+    def leanest(self, d: Decisions) -> Trial:
+        """The lowest peak under these decisions with no product lean, with those whose weights
+        are smaller than what they read, or with all."""
+        nodes = [self.tape.nodes[self.producer[v]] for v in self.dear]
+        size = self.tape.specs
+        light = {n.outs[0] for n in nodes if size[n.ins[1]].nbytes < size[n.ins[0]].nbytes}
+        leans = (d.lean, frozenset(light), frozenset(self.dear))
+        tried = [self.trial(replace(d, lean=lean)) for lean in leans]
+        return min((t for t in tried if t is not None), key=lambda t: t.peak)
+
     def flipped(self, d: Decisions, values: list[int]) -> Decisions:
         """These products in their lean form, or, if the first is, in the usual one."""
         lean = d.lean - {*values} if values[0] in d.lean else d.lean | {*values}
