@@ -1,0 +1,265 @@
+"""The one serialization of a trainer for every port: flat 32-bit words. It writes no file.
+
+`encode(trainer)` gives unsigned ints; floats are there by their bits, negatives in two's
+complement, what is absent as NONE. Positions count words from the start, offsets count bytes from
+the start of the arena.
+
+    header   0 MAGIC  1 VERSION  2 number of words  3 CRC-32 of the words from 4 on (as
+             little-endian bytes)
+             4 bytes of the arena  5 end of its persistent part  6 slices that an update takes
+             7 samples of a slice  8 learning rate of the first step  9 a slice's share of the batch
+             10, 11, 12, 13 Adam's b1 and b2 as fractions of 2^64 (high word, low word), or 0
+             14 leaves: position  15 how many   16 programs: position  17 how many
+             18 data: position  19 how many words
+    leaf     what persists, in four words: kind (LEAVES), offset, bytes, position of its first
+             value in the data or NONE (it starts as zero)
+    program  sixteen words: kind (PROGRAMS), samples, positions of its steps: prologue, body,
+             epilogue, end; offsets or NONE: loss, lr, corrections (two floats), share, key (three
+             uint32: seed, step, first sample of the slice); position of its ports, number of
+             inputs, of labels, of outputs; bytes of the arena it uses
+    port     an array that comes from or goes to the user, in four words: offset, elements, dtype
+             (DTYPES), bound (integers must lie in [0, bound); 0: any)
+    step     one word: opcode + operands * 2^8 + words * 2^16; then the operands, outs, ins and
+             work as in the reference kernel: an offset, FLASH + byte position in this table, or
+             NONE; then the words of `kernels/geometry.py`
+    STOP     opcode 0, a step of its own kind: its operands are flags (uint32); if one is not 0,
+             the program ends here and the word with the same number (REASONS) says why
+
+The prologue runs before the first slice of a batch, the body for each, the epilogue behind the
+last. A bitmap that overflows (REASONS 5) asks for the body of the guaranteed program instead.
+Nothing persistent changes before the STOP of a body.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tinytrain.errors import InputError
+from tinytrain.kernels import geometry
+from tinytrain.op import OPS
+from tinytrain.plan import Plan
+from tinytrain.steps import OVERFLOW, Step
+
+MAGIC, VERSION = 0x31545454, 1  # "TTT1"
+NONE, FLASH = 0xFFFFFFFF, 0x80000000
+LEAVES = ("parameter", "state", "constant", "hyper", "optimizer", "accumulator")
+PROGRAMS = ("train", "guaranteed", "infer")
+DTYPES = ("float32", "int32", "uint32", "uint8")
+REASONS = ("", "the input", "the network's output", "the loss", "a gradient", OVERFLOW)
+# A number is an instruction's for good: add behind the last.
+INSTRUCTIONS = (
+    "stop", "move", "concat", "pad", "slice_vjp", "fill", "add", "sub", "mul", "div", "div_vjp_b",
+    "neg", "exp", "log", "sqrt", "sqrt_vjp", "abs", "abs_vjp", "tanh", "tanh_vjp", "sigmoid",
+    "sigmoid_vjp", "relu", "relu_vjp", "relu6", "relu6_vjp", "silu", "silu_vjp", "gelu", "gelu_vjp",
+    "leaky_relu", "leaky_relu_vjp", "scale", "pow", "pow_vjp", "snap", "gate_mask", "gate_mask_vjp",
+    "bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp", "sum", "max", "max_vjp", "sum_to", "softmax",
+    "softmax_vjp", "log_softmax", "log_softmax_vjp", "matmul", "embedding", "embedding_vjp",
+    "conv2d", "conv2d_vjp_x", "conv2d_vjp_w", "max_pool2d", "max_pool2d_vjp", "avg_pool2d",
+    "avg_pool2d_vjp", "batch_norm", "batch_norm_vjp_params", "batch_norm_vjp_x",
+    "batch_norm_frozen", "batch_norm_frozen_vjp_x", "group_norm", "group_norm_vjp_params",
+    "group_norm_vjp_x", "running_average", "cross_entropy", "binary_cross_entropy_with_logits",
+    "mse", "dropout", "decay", "sgd", "nesterov", "adam", "add_scaled", "square_sum", "clip_factor",
+    "check_finite", "check_capacity",
+)  # fmt: skip
+_HEADER = 20
+
+
+def encode(trainer: Any, port: str = "this port", lacks: Iterable[str] = ()) -> list[int]:
+    """The words of a `Trainer`'s training step, its guaranteed form where it may overflow, and its
+    inference for one sample; parameters and running statistics as they are now, optimizer state
+    zero. InputError for what no port can run, or what `port` `lacks` (instructions)."""
+    size, batch = trainer.plan.microbatch, trainer.plan.batch
+    if batch % size:
+        raise InputError(
+            f"{port}: a batch of {batch} in slices of {size} leaves a smaller one over; "
+            f"choose a batch that is a multiple of the slice"
+        )
+    parts = {"train": trainer._train}
+    if any(what == OVERFLOW for _, flags in trainer.plan.program.marks for _, what in flags):
+        parts["guaranteed"] = trainer._for("guaranteed", size)
+    parts["infer"] = trainer._for("predict", 1)
+    table = _Table(port, frozenset(lacks))
+    table.leaves(trainer)
+    for kind, bound in parts.items():
+        table.program(kind, bound)
+    return table.finish(trainer, max(bound.plan.arena_bytes for bound in parts.values()))
+
+
+def as_bytes(words: list[int]) -> bytes:
+    """The words as little-endian bytes."""
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def check(words: list[int]) -> None:
+    """InputError unless the words are a whole table of this version."""
+    if len(words) < _HEADER or words[0] != MAGIC:
+        raise InputError("not a table of tinytrain's")
+    if words[1] != VERSION:
+        raise InputError(f"a table of version {words[1]}, this is {VERSION}; export it again")
+    if words[2] != len(words) or words[3] != zlib.crc32(as_bytes(words[4:])):
+        raise InputError("the table is cut short or damaged; export it again")
+
+
+def _bits(x: float) -> int:
+    return geometry.pack([float(np.float32(x))])[0]
+
+
+class _Table:
+    """Gathers sections; positions are made absolute at the end, when all lengths are known."""
+
+    def __init__(self, port: str, lacks: frozenset[str]):
+        self.port, self.lacks = port, lacks
+        self.rows: list[int] = []  # leaves
+        self.programs: list[int] = []
+        self.body: list[int] = []  # ports and steps of all programs
+        self.data: list[int] = []
+        self.in_data: dict[str, int] = {}  # constants and frozen parameters -> place in the data
+
+    # ------------------------------------------------------------------ what persists
+
+    def leaves(self, trainer: Any) -> None:
+        """Every persistent leaf of the training step, with its values where it has any."""
+        program, view = trainer.plan.program, trainer._train.executor.view
+        for v, leaf in program.leaves.items():
+            buffer = trainer.plan.buffers[trainer.plan.buffer_of[v]]
+            if not buffer.persistent or not buffer.nbytes:
+                continue
+            values = leaf.kind in ("parameter", "state", "constant")
+            at = self.values(view(v)) if values else NONE
+            self.rows += [LEAVES.index(leaf.kind), buffer.offset, buffer.nbytes, at]
+
+    def values(self, array: np.ndarray) -> int:
+        """Where these values lie in the data; bytes are filled up to whole words."""
+        at, raw = len(self.data), array.tobytes()
+        raw += bytes(-len(raw) % 4)
+        self.data += struct.unpack(f"<{len(raw) // 4}I", raw)
+        return at
+
+    # ------------------------------------------------------------------ programs
+
+    def program(self, kind: str, bound: Any) -> None:
+        """A program's row, its ports and its steps."""
+        plan: Plan = bound.plan
+        program, frozen = plan.program, bound.frozen
+        constants = self._constants(bound)
+        begin, end = program.body or (0, len(program.steps))
+        places = [len(self.body)]
+        groups = [
+            (frozen.inputs, bound.input_limits),
+            (frozen.labels, bound.label_limits),
+            (program.tape.outputs if kind == "infer" else (), ()),
+        ]
+        for values, limits in groups:
+            for k, v in enumerate(values):
+                limit = limits[k] if k < len(limits) else None
+                self.body += self._port(plan, v, limit or 0)
+        for first, last in ((0, begin), (begin, end), (end, len(program.steps))):
+            places.append(len(self.body))
+            for k in range(first, last):
+                self._stops(plan, k, (first, last))
+                self._step(plan, program.steps[k], constants)
+            self._stops(plan, last, (first, last))
+        hyper = {x.name: plan.offset(v) for v, x in program.leaves.items() if x.kind == "hyper"}
+        loss = program.tape.loss
+        self.programs += [
+            PROGRAMS.index(kind),
+            plan.microbatch,
+            *places[1:],
+            len(self.body),
+            NONE if loss is None or kind == "infer" else plan.offset(loss),
+            *(hyper.get(name, NONE) for name in ("lr", "corrections", "share", "key")),
+            places[0],
+            *(len(values) for values, _ in groups),
+            plan.arena_bytes,
+        ]
+
+    def _constants(self, bound: Any) -> dict[int, int]:
+        """Leaves that are read where they lie in flash: constants of this program alone."""
+        found, stays = {}, bound.plan.layout.offsets
+        for v, leaf in bound.plan.program.leaves.items():
+            if leaf.kind == "constant" and (leaf.kind, leaf.name) not in stays:
+                found[v] = FLASH + self.values(bound.frozen.leaves[v].data)
+        return found
+
+    def _port(self, plan: Plan, v: int, limit: int) -> list[int]:
+        spec = plan.program.specs[v]
+        if spec.dtype not in DTYPES:
+            raise InputError(f"{self.port}: {plan.name(v)} is {spec.dtype}; use float32")
+        return [plan.offset(v), spec.size, DTYPES.index(spec.dtype), limit]
+
+    def _stops(self, plan: Plan, at: int, span: tuple[int, int]) -> None:
+        """The STOP of a mark at this position, which belongs to the part whose end it is."""
+        for position, flags in plan.program.marks:
+            if position != at or (at == span[0] and at > 0):
+                continue
+            self.body.append(len(flags) << 8 | len(flags) << 16)
+            self.body += [plan.offset(v) for v, _ in flags]
+            self.body += [REASONS.index(what) for _, what in flags]
+
+    def _step(self, plan: Plan, step: Step, constants: dict[int, int]) -> None:
+        program = plan.program
+        if step.acc is not None and plan.offset(step.acc) != plan.offset(step.outs[0]):
+            self._step(plan, Step("copy", step.outs, (step.acc,), {}), constants)
+        operands = [*step.outs, *step.ins, *step.work]
+        attrs = [*step.attrs.values(), *([step.acc is not None] if OPS[step.op].acc else [])]
+        specs = [None if v is None else program.specs[v] for v in operands]
+        try:
+            name, words = geometry.instruction(step.op, specs, attrs)
+        except geometry.Unknown as error:
+            raise InputError(f"{self.port}: {error}") from error
+        if name in self.lacks:
+            raise InputError(f"{self.port} has no kernel for {step.op}")
+        code = INSTRUCTIONS.index(name)
+        self.body.append(code | len(operands) << 8 | len(words) << 16)
+        self.body += [self._operand(plan, v, constants) for v in operands]
+        self.body += geometry.pack(words)
+
+    def _operand(self, plan: Plan, v: int | None, constants: dict[int, int]) -> int:
+        if v is None or not plan.program.specs[v].size:
+            return NONE
+        return constants.get(plan.program.root(v), plan.offset(v))
+
+    # ------------------------------------------------------------------ putting it together
+
+    def finish(self, trainer: Any, arena_bytes: int) -> list[int]:
+        """All words, with the header."""
+        rows, programs = len(self.rows) // 4, len(self.programs) // 16
+        at_programs = _HEADER + len(self.rows)
+        at_body = at_programs + len(self.programs)
+        at_data = at_body + len(self.body)
+        for k in range(3, len(self.rows), 4):
+            if self.rows[k] != NONE:
+                self.rows[k] += at_data
+        for k in range(0, len(self.programs), 16):
+            for part in (2, 3, 4, 5, 11):
+                self.programs[k + part] += at_body
+            self._move_flash(
+                self.programs[k + 2] - at_body, self.programs[k + 5] - at_body, at_data
+            )
+        size, batch = trainer.plan.microbatch, trainer.plan.batch
+        betas = getattr(trainer.optimizer, "betas", None) or (0.0, 0.0)
+        fractions = [int(beta * 2**64) for beta in betas]
+        body = [
+            *(arena_bytes, trainer.plan.layout.end, batch // size, size),
+            *(_bits(trainer.optimizer.schedule(0)), _bits(size / batch)),
+            *(part for f in fractions for part in (f >> 32, f & 0xFFFFFFFF)),
+            *(_HEADER, rows, at_programs, programs, at_data, len(self.data)),
+            *(*self.rows, *self.programs, *self.body, *self.data),
+        ]
+        words = [MAGIC, VERSION, len(body) + 4, zlib.crc32(as_bytes(body)), *body]
+        check(words)
+        return words
+
+    def _move_flash(self, at: int, end: int, data: int) -> None:
+        """Operands in flash, so far places in the data, as byte positions in the table."""
+        while at < end:
+            operands, words = self.body[at] >> 8 & 0xFF, self.body[at] >> 16
+            for k in range(at + 1, at + 1 + operands):
+                if FLASH <= self.body[k] < NONE:
+                    self.body[k] = FLASH + 4 * (self.body[k] - FLASH + data)
+            at += 1 + operands + words
