@@ -215,6 +215,11 @@ def _floats(op, *operands) -> None:
             raise Unknown(f"{op}: there is no kernel for {x.dtype}")
 
 
+def _integers(op, x) -> None:
+    if str(x.dtype) not in ("int32", "uint32"):
+        raise Unknown(f"{op}: there is no kernel for {x.dtype} where it wants int32")
+
+
 def _binary(op):
     @_rule(op, 0)
     def rule(y, a, b):
@@ -303,15 +308,15 @@ def _reduction(shape, axis) -> Words:
 
 @_rule("sum", 2)
 def _sum(y, x, axis, keepdims):
-    """accumulate, factor (0: none, else the count to divide by), reduction."""
+    """what to divide by (0: nothing), reduction."""
     _floats("sum", y)
-    return [0, 0, *_reduction(x.shape, axis)]
+    return [0, *_reduction(x.shape, axis)]
 
 
 @_rule("mean", 2, "sum")
 def _mean(y, x, axis, keepdims):
     _floats("mean", y)
-    return [0, x.size // max(y.size, 1), *_reduction(x.shape, axis)]
+    return [x.size // max(y.size, 1), *_reduction(x.shape, axis)]
 
 
 @_rule("max", 2)
@@ -403,12 +408,14 @@ def _matmul_tn(y, a, b, flat, acc):
 @_rule("embedding", 0)
 def _embedding(y, table, indices):
     """look-ups, rows of the table, width."""
+    _integers("embedding", indices)
     return [indices.size, table.shape[0], table.shape[1]]
 
 
 @_rule("embedding_vjp", 2)
 def _embedding_vjp(dtable, g, indices, rows, acc):
     """look-ups, rows of the table, width, accumulate."""
+    _integers("embedding_vjp", indices)
     return [indices.size, rows, dtable.shape[1], bool(acc)]
 
 
@@ -553,8 +560,7 @@ def _running_average(y, old, new, momentum, correction):
 def _cross_entropy(loss, dlogits, logits, labels, mask, label_smoothing):
     """rows, classes, smoothing. Labels are int32, the mask float32."""
     _floats("cross_entropy", logits, mask)
-    if str(labels.dtype) not in ("int32", "uint32"):
-        raise Unknown(f"cross_entropy: there is no kernel for labels in {labels.dtype}")
+    _integers("cross_entropy", labels)
     classes = logits.shape[-1]
     return [logits.size // max(classes, 1), classes, float(label_smoothing)]
 

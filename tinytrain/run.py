@@ -19,7 +19,7 @@ from tinytrain.steps import OVERFLOW, Program, Step
 POISON = 0xFF  # a NaN in float32, so that a dead byte that is read shows
 CANARIES = (0xA5, 0x5A)
 ALIGNMENT = 64  # of the arena's first byte
-BACKENDS = ("numpy", "numba")
+BACKENDS = ("numpy", "numba", "c")
 
 
 def choose_backend(name: str = "auto") -> str:
@@ -34,23 +34,34 @@ def choose_backend(name: str = "auto") -> str:
 
 
 def kernel(op: str, backend: str, dtype: str = "float32") -> Callable[..., None]:
-    """The kernel of a row. Numba serves float32 and leaves what it lacks to the reference."""
+    """The kernel of a row. Numba and C serve float32 and leave what they lack to the reference."""
     from tinytrain.kernels import numpy_
 
     families: list[Any] = [numpy_]
-    if backend == "numba" and dtype == "float32":
-        try:
-            from tinytrain.kernels import numba_
-        except ImportError as error:
-            raise InputError(
-                f"backend numba: {error}; pip install numba, or backend='numpy'"
-            ) from error
-        families.insert(0, numba_)
+    if backend != "numpy" and dtype == "float32":
+        families.insert(0, _family(backend))
     for family in families:
-        found = getattr(family, op, None) or getattr(family, op + "_", None)
+        try:
+            found = getattr(family, op, None) or getattr(family, op + "_", None)
+        except ImportError as error:
+            raise InputError(f"backend {backend}: {error}, or use backend='numpy'") from error
         if found is not None:
             return found
     raise InputError(f"backend {backend} has no kernel for {op}")
+
+
+def _family(backend: str) -> Any:
+    """The kernels of a backend, which may not be there."""
+    try:
+        if backend == "c":
+            from tinytrain.kernels import c_ as family
+        else:
+            from tinytrain.kernels import numba_ as family
+    except ImportError as error:
+        raise InputError(
+            f"backend {backend}: {error}; pip install numba, or backend='numpy'"
+        ) from error
+    return family
 
 
 def bind(
@@ -69,7 +80,9 @@ def bind(
             calls.append((np.copyto, (outs[0], array(step.acc))))
         dtype = program.specs[next(v for v in step.outs if v is not None)].dtype
         dtype = next((str(x.dtype) for x in ins if x is not None and x.dtype.kind == "f"), dtype)
-        calls.append((kernel(step.op, backend, dtype), tuple(args)))
+        found = kernel(step.op, backend, dtype)
+        ahead = getattr(found, "bind", None)
+        calls.append((found, tuple(args)) if ahead is None else ahead(*args))
     return calls
 
 
