@@ -1,8 +1,8 @@
 """The C kernels, float32 only, built once with the system's compiler and called through ctypes.
 
 Names, argument order and rules are the reference's; what no instruction serves (other dtypes, odd
-shapes) is left to `numpy_`. The build lies in the user's cache folder under a key of sources, flags,
-compiler and processor. It imports nothing heavy: on a board, memory is what this backend saves.
+shapes) is left to `numpy_`. The build lies in the user's cache folder under a key of sources,
+flags and processor. It imports nothing heavy: on a board, memory is what this backend saves.
 """
 
 import ctypes
@@ -11,8 +11,6 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
-
-import numpy as np
 
 from . import geometry, numpy_
 

@@ -12,7 +12,8 @@ the start of the arena.
              14 leaves: position  15 how many   16 programs: position  17 how many
              18 data: position  19 how many words
     leaf     what persists, in four words: kind (LEAVES), offset, bytes, position of its first
-             value in the data or NONE (it starts as zero)
+             value in the data or NONE (it starts as zero). Frozen parameters are no leaves: they
+             are read in flash, and offsets are the plan's less the bytes that this frees
     program  sixteen words: kind (PROGRAMS), samples, positions of its steps: prologue, body,
              epilogue, end; offsets or NONE: loss, lr, corrections (two floats), share, key (three
              uint32: seed, step, first sample of the slice); position of its ports, number of
@@ -42,7 +43,7 @@ import numpy as np
 from tinytrain.errors import InputError
 from tinytrain.kernels import geometry
 from tinytrain.op import OPS
-from tinytrain.plan import Plan
+from tinytrain.plan import ALIGN, Plan
 from tinytrain.steps import OVERFLOW, Step
 
 MAGIC, VERSION = 0x31545454, 1  # "TTT1"
@@ -83,11 +84,15 @@ def encode(trainer: Any, port: str = "this port", lacks: Iterable[str] = ()) -> 
     if any(what == OVERFLOW for _, flags in trainer.plan.program.marks for _, what in flags):
         parts["guaranteed"] = trainer._for("guaranteed", size)
     parts["infer"] = trainer._for("predict", 1)
-    table = _Table(port, frozenset(lacks))
-    table.leaves(trainer)
+    table = _Table(trainer, port, frozenset(lacks))
     for kind, bound in parts.items():
         table.program(kind, bound)
     return table.finish(trainer, max(bound.plan.arena_bytes for bound in parts.values()))
+
+
+def is_frozen(leaf: Any) -> bool:
+    """Whether a leaf is never written, and can stay in flash."""
+    return leaf.kind == "constant" or leaf.kind == "parameter" and not leaf.trainable
 
 
 def as_bytes(words: list[int]) -> bytes:
@@ -112,26 +117,41 @@ def _bits(x: float) -> int:
 class _Table:
     """Gathers sections; positions are made absolute at the end, when all lengths are known."""
 
-    def __init__(self, port: str, lacks: frozenset[str]):
+    def __init__(self, trainer: Any, port: str, lacks: frozenset[str]):
         self.port, self.lacks = port, lacks
         self.rows: list[int] = []  # leaves
         self.programs: list[int] = []
         self.body: list[int] = []  # ports and steps of all programs
         self.data: list[int] = []
-        self.in_data: dict[str, int] = {}  # constants and frozen parameters -> place in the data
+        self.in_flash: dict[tuple[str, str], int] = {}  # frozen leaves -> FLASH + place in the data
+        self.moved: dict[int, int] = {}  # where a persistent buffer lies -> where it is put
+        self.end = trainer.plan.layout.end  # of what persists, before and after the frozen left it
+        self.new_end = 0
+        self.leaves(trainer)
+        self.freed = -(-self.end // ALIGN) * ALIGN - -(-self.new_end // ALIGN) * ALIGN
 
     # ------------------------------------------------------------------ what persists
 
     def leaves(self, trainer: Any) -> None:
         """Every persistent leaf of the training step, with its values where it has any."""
         program, view = trainer.plan.program, trainer._train.executor.view
-        for v, leaf in program.leaves.items():
-            buffer = trainer.plan.buffers[trainer.plan.buffer_of[v]]
+        for buffer in sorted(trainer.plan.buffers, key=lambda b: b.offset):
             if not buffer.persistent or not buffer.nbytes:
                 continue
-            values = leaf.kind in ("parameter", "state", "constant")
-            at = self.values(view(v)) if values else NONE
-            self.rows += [LEAVES.index(leaf.kind), buffer.offset, buffer.nbytes, at]
+            leaf = program.leaves[buffer.owner]
+            if is_frozen(leaf):
+                self.in_flash[leaf.kind, leaf.name] = FLASH + self.values(view(buffer.owner))
+                continue
+            at = self.values(view(buffer.owner)) if leaf.kind in ("parameter", "state") else NONE
+            offset = -(-self.new_end // ALIGN) * ALIGN
+            self.moved[buffer.offset] = offset
+            self.new_end = offset + buffer.nbytes
+            self.rows += [LEAVES.index(leaf.kind), offset, buffer.nbytes, at]
+
+    def offset(self, plan: Plan, v: int) -> int:
+        """Where a value lies in the port's arena."""
+        at = plan.offset(v)
+        return at - self.freed if at >= self.end else self.moved[at]
 
     def values(self, array: np.ndarray) -> int:
         """Where these values lie in the data; bytes are filled up to whole words."""
@@ -164,25 +184,30 @@ class _Table:
                 self._stops(plan, k, (first, last))
                 self._step(plan, program.steps[k], constants)
             self._stops(plan, last, (first, last))
-        hyper = {x.name: plan.offset(v) for v, x in program.leaves.items() if x.kind == "hyper"}
+        leaves = program.leaves.items()
+        hyper = {x.name: self.offset(plan, v) for v, x in leaves if x.kind == "hyper"}
         loss = program.tape.loss
         self.programs += [
             PROGRAMS.index(kind),
             plan.microbatch,
             *places[1:],
             len(self.body),
-            NONE if loss is None or kind == "infer" else plan.offset(loss),
+            NONE if loss is None or kind == "infer" else self.offset(plan, loss),
             *(hyper.get(name, NONE) for name in ("lr", "corrections", "share", "key")),
             places[0],
             *(len(values) for values, _ in groups),
-            plan.arena_bytes,
+            plan.arena_bytes - self.freed,
         ]
 
     def _constants(self, bound: Any) -> dict[int, int]:
-        """Leaves that are read where they lie in flash: constants of this program alone."""
+        """Leaves that are read where they lie in flash: frozen parameters and constants."""
         found, stays = {}, bound.plan.layout.offsets
         for v, leaf in bound.plan.program.leaves.items():
-            if leaf.kind == "constant" and (leaf.kind, leaf.name) not in stays:
+            if not is_frozen(leaf) or not bound.plan.program.specs[v].size:
+                continue
+            if (leaf.kind, leaf.name) in stays:
+                found[v] = self.in_flash[leaf.kind, leaf.name]
+            else:
                 found[v] = FLASH + self.values(bound.frozen.leaves[v].data)
         return found
 
@@ -190,7 +215,7 @@ class _Table:
         spec = plan.program.specs[v]
         if spec.dtype not in DTYPES:
             raise InputError(f"{self.port}: {plan.name(v)} is {spec.dtype}; use float32")
-        return [plan.offset(v), spec.size, DTYPES.index(spec.dtype), limit]
+        return [self.offset(plan, v), spec.size, DTYPES.index(spec.dtype), limit]
 
     def _stops(self, plan: Plan, at: int, span: tuple[int, int]) -> None:
         """The STOP of a mark at this position, which belongs to the part whose end it is."""
@@ -198,7 +223,7 @@ class _Table:
             if position != at or (at == span[0] and at > 0):
                 continue
             self.body.append(len(flags) << 8 | len(flags) << 16)
-            self.body += [plan.offset(v) for v, _ in flags]
+            self.body += [self.offset(plan, v) for v, _ in flags]
             self.body += [REASONS.index(what) for _, what in flags]
 
     def _step(self, plan: Plan, step: Step, constants: dict[int, int]) -> None:
@@ -214,6 +239,8 @@ class _Table:
             raise InputError(f"{self.port}: {error}") from error
         if name in self.lacks:
             raise InputError(f"{self.port} has no kernel for {step.op}")
+        if len(operands) > 255 or len(words) > 0xFFFF:
+            raise InputError(f"{self.port}: a {step.op} of {len(operands)} operands is too long")
         code = INSTRUCTIONS.index(name)
         self.body.append(code | len(operands) << 8 | len(words) << 16)
         self.body += [self._operand(plan, v, constants) for v in operands]
@@ -222,7 +249,8 @@ class _Table:
     def _operand(self, plan: Plan, v: int | None, constants: dict[int, int]) -> int:
         if v is None or not plan.program.specs[v].size:
             return NONE
-        return constants.get(plan.program.root(v), plan.offset(v))
+        at = constants.get(plan.program.root(v))
+        return self.offset(plan, v) if at is None else at
 
     # ------------------------------------------------------------------ putting it together
 
@@ -245,7 +273,7 @@ class _Table:
         betas = getattr(trainer.optimizer, "betas", None) or (0.0, 0.0)
         fractions = [int(beta * 2**64) for beta in betas]
         body = [
-            *(arena_bytes, trainer.plan.layout.end, batch // size, size),
+            *(arena_bytes - self.freed, self.new_end, batch // size, size),
             *(_bits(trainer.optimizer.schedule(0)), _bits(size / batch)),
             *(part for f in fractions for part in (f >> 32, f & 0xFFFFFFFF)),
             *(_HEADER, rows, at_programs, programs, at_data, len(self.data)),
