@@ -92,7 +92,7 @@ def encode(trainer: Any, port: str = "this port", lacks: Iterable[str] = ()) -> 
 
 def is_frozen(leaf: Any) -> bool:
     """Whether a leaf is never written, and can stay in flash."""
-    return leaf.kind == "constant" or leaf.kind == "parameter" and not leaf.trainable
+    return leaf.kind == "constant" or (leaf.kind == "parameter" and not leaf.trainable)
 
 
 def as_bytes(words: list[int]) -> bytes:

@@ -95,7 +95,8 @@ def steps(words: list[int]) -> list[tuple[int, int]]:
 
 
 def _header(figures: dict[str, Any]) -> str:
-    return """/* What tinytrain {version} exported: {model}, {optimizer}. Bytes, unless said otherwise. */
+    return """/* What tinytrain {version} exported: {model}, {optimizer}. All in bytes
+   unless it is said otherwise. */
 #ifndef MODEL_H
 #define MODEL_H
 #include "tt.h"
@@ -129,7 +130,7 @@ def _source(words: list[int]) -> str:
     rows = [", ".join(f"{w:#x}u" for w in words[k : k + 8]) for k in range(0, len(words), 8)]
     kernels = "".join(f"    [{code}] = tt_kernel_{table.INSTRUCTIONS[code]},\n" for code in used)
     lines = ",\n    ".join(rows)
-    return f"""/* The table (header, leaves, programs, steps, data) and the kernels that its steps name. */
+    return f"""/* The table (ports/table.py says what its words are) and the kernels that its steps name. */
 #include "model.h"
 
 static const uint32_t words[] = {{
