@@ -405,6 +405,14 @@ def _matmul_tn(y, a, b, flat, acc):
     return _product(y, a, b, m, n, k, acc, (1, m), (n, 1))
 
 
+@_rule("matmul_tn_sgd", 1)
+def _matmul_tn_sgd(y, p, a, b, lr, block, flat):
+    """m, n, k, rows of a block."""
+    _floats("matmul_tn_sgd", y, p, a, b, lr)
+    m, n = p.shape
+    return [m, n, a.size // max(m, 1), block.shape[0]]
+
+
 @_rule("embedding", 0)
 def _embedding(y, table, indices):
     """look-ups, rows of the table, width."""
@@ -448,6 +456,26 @@ def _conv2d_vjp_w(dw, x, g, kernel, stride, padding, groups, dilation, acc):
     """the window's words, groups, dilation down, across, accumulate."""
     _floats("conv2d_vjp_w", dw, x, g)
     return [*_windows(x.shape, g.shape, kernel, stride, padding), groups, *dilation, bool(acc)]
+
+
+@_rule("conv2d_lines", 4)
+def _conv2d_lines(y, x, w, b, lines, stride, padding, groups, dilation):
+    """the window's words, groups, dilation down, across, rows in `lines`."""
+    return [*_conv2d(y, x, w, b, stride, padding, groups, dilation), lines.shape[0]]
+
+
+@_rule("conv2d_vjp_x_lines", 5)
+def _conv2d_vjp_x_lines(dx, g, w, lines, tap, size, stride, padding, groups, dilation):
+    """the window's words, groups, dilation down, across, rows in `lines`."""
+    words = _conv2d_vjp_x(dx, g, w, tap, size, stride, padding, groups, dilation, False)
+    return [*words[:-1], lines.shape[0]]
+
+
+@_rule("conv2d_vjp_w_sgd", 5)
+def _conv2d_vjp_w_sgd(y, p, x, g, lr, tap, kernel, stride, padding, groups, dilation):
+    """the window's words, groups, dilation down, across."""
+    _floats("conv2d_vjp_w_sgd", y, p, lr)
+    return _conv2d_vjp_w(y, x, g, kernel, stride, padding, groups, dilation, False)[:-1]
 
 
 @_rule("max_pool2d", 3)

@@ -65,7 +65,8 @@ INSTRUCTIONS = (
     "batch_norm_frozen", "batch_norm_frozen_vjp_x", "group_norm", "group_norm_vjp_params",
     "group_norm_vjp_x", "running_average", "cross_entropy", "binary_cross_entropy_with_logits",
     "mse", "dropout", "decay", "sgd", "nesterov", "adam", "add_scaled", "square_sum", "clip_factor",
-    "check_finite", "check_capacity",
+    "check_finite", "check_capacity", "conv2d_lines", "conv2d_vjp_x_lines", "conv2d_vjp_w_sgd",
+    "matmul_tn_sgd",
 )  # fmt: skip
 _HEADER = 20
 

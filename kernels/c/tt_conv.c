@@ -88,115 +88,193 @@ static void pixels(const window *s, tt_ix count, float *y, const float *x, const
     }
 }
 
-void tt_kernel_conv2d(void *const *p, const int32_t *g) {
-    window s = window_of(g);
-    const float *x = p[1], *w = p[2], *b = p[3];
-    span all = positions_of(0, s.w, s.wo, s.sw, s.left, s.dw), in;
-    tt_ix image, part, i, j, end;
-    end = positions_of(s.kw - 1, s.w, s.wo, s.sw, s.left, s.dw).hi;
-    in.lo = all.lo < s.wo ? all.lo : s.wo;
-    in.hi = end > in.lo ? end : in.lo; /* columns whose whole window lies inside */
-    all.lo = 0, all.hi = s.kw;
-    for (image = 0; image < s.images; image++) {
-        for (i = 0; i < s.ho; i++) {
-            span rows = taps_of(i, s.h, s.kh, s.sh, s.top, s.dh);
-            float *y = (float *)p[0] + (image * s.ho + i) * s.wo * s.o;
-            const float *corner = x + ((image * s.h + i * s.sh - s.top) * s.w - s.left) * s.c;
-            for (part = 0; part < s.parts; part++) {
-                const float *at = corner + part * s.depth, *weights = w + part * s.n;
-                const float *bias = b ? b + part * s.n : 0;
-                for (j = 0; j < s.wo; j++) {
-                    tt_ix count = j == in.lo && in.hi > in.lo ? in.hi - in.lo : 1;
-                    span columns = all;
-                    if (j < in.lo || j >= in.hi)
-                        columns = taps_of(j, s.w, s.kw, s.sw, s.left, s.dw);
-                    pixels(&s, count, y + j * s.o + part * s.n, at + j * s.sw * s.c, weights, bias,
-                           rows, columns);
-                    j += count - 1;
-                }
-            }
+/* Output row i of one image, to y. */
+static void output_row(const window *s, float *y, const float *x, const float *w, const float *b,
+                       tt_ix i) {
+    span rows = taps_of(i, s->h, s->kh, s->sh, s->top, s->dh), columns, in = {0, 0};
+    tt_ix part, j, count;
+    const float *corner = x + ((i * s->sh - s->top) * s->w - s->left) * s->c;
+    in.lo = positions_of(0, s->w, s->wo, s->sw, s->left, s->dw).lo;
+    in.hi = positions_of(s->kw - 1, s->w, s->wo, s->sw, s->left, s->dw).hi;
+    for (part = 0; part < s->parts; part++) {
+        for (j = 0; j < s->wo; j += count) {
+            count = 1, columns.lo = 0, columns.hi = s->kw;
+            if (j == in.lo && in.hi > in.lo)
+                count = in.hi - in.lo; /* pixels whose whole window lies inside */
+            else
+                columns = taps_of(j, s->w, s->kw, s->sw, s->left, s->dw);
+            pixels(s, count, y + j * s->o + part * s->n,
+                   corner + j * s->sw * s->c + part * s->depth, w + part * s->n,
+                   b ? b + part * s->n : 0, rows, columns);
         }
     }
 }
 
-/* dx += g times one tap, for one image and group; b holds the tap's weights. */
-static void scatter(const window *s, float *dx, const float *g, const float *b, span rows,
-                    span columns, tt_ix row, tt_ix column) {
-    tt_ix width = s->deep ? s->c : s->depth, i;
-    tt_product q = {0};
-    q.m = columns.hi - columns.lo, q.n = width, q.add = 1, q.c_rs = s->sw * s->c;
-    q.a_rs = s->o, q.b = b, q.ko = 1;
-    for (i = rows.lo; i < rows.hi; i++) {
-        q.c = dx + ((row + (i - rows.lo) * s->sh) * s->w + column) * s->c;
-        q.a = g + (i * s->wo + columns.lo) * s->o;
-        if (s->deep) {
-            q.ki = 1;
-            tt_lanewise(&q);
-        } else {
-            q.a_ki = 1, q.b_ki = s->depth, q.ki = s->n;
-            tt_gemm(&q);
+void tt_kernel_conv2d(void *const *p, const int32_t *g) {
+    window s = window_of(g);
+    tt_ix image, i;
+    for (image = 0; image < s.images; image++)
+        for (i = 0; i < s.ho; i++)
+            output_row(&s, (float *)p[0] + (image * s.ho + i) * s.wo * s.o,
+                       (const float *)p[1] + image * s.h * s.w * s.c, p[2], p[3], i);
+}
+
+/* Of the output rows [done, made) in `lines`, write those below `ready` where they belong. */
+static tt_ix flush(float *lines, float *target, tt_ix row, tt_ix done, tt_ix ready, tt_ix made) {
+    tt_ix k, count = (ready - done) * row;
+    for (k = 0; k < count; k++) target[done * row + k] = lines[k];
+    for (k = 0; k < (made - ready) * row; k++) lines[k] = lines[count + k];
+    return ready;
+}
+
+/* The same sums over their own input: `lines` holds output rows until nobody reads the input rows
+   below them any more. */
+void tt_kernel_conv2d_lines(void *const *p, const int32_t *g) {
+    window s = window_of(g);
+    float *lines = p[4];
+    tt_ix image, i, k, row = s.wo * s.o, strip = g[16] - (s.top < s.h - 1 ? s.top : s.h - 1);
+    for (image = 0; image < s.images; image++) {
+        float *target = (float *)p[0] + image * s.ho * row;
+        const float *source = (const float *)p[1] + image * s.h * s.w * s.c;
+        tt_ix done = 0, ready;
+        for (i = 0; i < s.ho; i += strip) {
+            tt_ix rows = s.ho - i < strip ? s.ho - i : strip;
+            for (k = i; k < i + rows; k++)
+                output_row(&s, lines + (k - done) * row, source, p[2], p[3], k);
+            ready = i + rows == s.ho ? s.ho : i + rows > s.top ? i + rows - s.top : 0;
+            done = flush(lines, target, row, done, ready, i + rows);
         }
+    }
+}
+
+/* dx += row i of g times one tap, for one image and group; b holds the tap's weights. */
+static void scatter(const window *s, float *dx, const float *g, const float *b, span columns,
+                    tt_ix column) {
+    tt_product q = {0};
+    q.m = columns.hi - columns.lo, q.n = s->deep ? s->c : s->depth, q.add = 1;
+    q.c = dx + column * s->c, q.c_rs = s->sw * s->c;
+    q.a = g + columns.lo * s->o, q.a_rs = s->o, q.b = b, q.ko = 1;
+    if (s->deep) {
+        q.ki = 1;
+        tt_lanewise(&q);
+    } else {
+        q.a_ki = 1, q.b_ki = s->depth, q.ki = s->n;
+        tt_gemm(&q);
+    }
+}
+
+/* The weights of tap k of a group, lanes over input channels; depthwise ones lie so already. */
+static const float *turned(const window *s, float *tap, const float *w, tt_ix k, tt_ix part) {
+    const float *from = w + k * s->depth * s->o + part * s->n;
+    tt_ix o, c;
+    if (s->deep) return from;
+    for (o = 0; o < s->n; o++)
+        for (c = 0; c < s->depth; c++) tap[o * s->depth + c] = from[c * s->o + o];
+    return tap;
+}
+
+/* Rows [lo, hi) of dx, to `to`, gain what tap k of g gives them, for one image. */
+static void tap_to_rows(const window *s, float *to, const float *g, const float *b, tt_ix k,
+                        tt_ix part, tt_ix lo, tt_ix hi) {
+    span rows = positions_of(k / s->kw, s->h, s->ho, s->sh, s->top, s->dh);
+    span columns = positions_of(k % s->kw, s->w, s->wo, s->sw, s->left, s->dw);
+    tt_ix i, column = columns.lo * s->sw + k % s->kw * s->dw - s->left;
+    if (columns.hi == columns.lo) return;
+    for (i = rows.lo; i < rows.hi; i++) {
+        tt_ix row = i * s->sh + k / s->kw * s->dh - s->top;
+        if (row >= lo && row < hi)
+            scatter(s, to + (row - lo) * s->w * s->c + part * s->depth,
+                    g + i * s->wo * s->o + part * s->n, b, columns, column);
     }
 }
 
 void tt_kernel_conv2d_vjp_x(void *const *p, const int32_t *geometry) {
     window s = window_of(geometry);
-    float *dx = p[0], *tap = p[3];
-    const float *g = p[1], *w = p[2];
-    tt_ix k, image, part, c, o;
+    float *dx = p[0];
+    tt_ix k, image, part, whole = s.h * s.w * s.c;
     if (!geometry[16])
-        for (k = 0; k < s.images * s.h * s.w * s.c; k++) dx[k] = 0.0f;
+        for (k = 0; k < s.images * whole; k++) dx[k] = 0.0f;
     for (k = s.kh * s.kw - 1; k >= 0; k--) {
-        tt_ix i = k / s.kw, j = k % s.kw;
-        span rows = positions_of(i, s.h, s.ho, s.sh, s.top, s.dh);
-        span columns = positions_of(j, s.w, s.wo, s.sw, s.left, s.dw);
-        tt_ix row = rows.lo * s.sh + i * s.dh - s.top;
-        tt_ix column = columns.lo * s.sw + j * s.dw - s.left;
-        if (rows.hi == rows.lo || columns.hi == columns.lo) continue;
         for (part = 0; part < s.parts; part++) {
-            const float *b = w + k * s.c;
-            if (!s.deep) {
-                const float *from = w + k * s.depth * s.o + part * s.n;
-                for (o = 0; o < s.n; o++)
-                    for (c = 0; c < s.depth; c++) tap[o * s.depth + c] = from[c * s.o + o];
-                b = tap;
-            }
-            for (image = 0; image < s.images; image++)
-                scatter(&s, dx + image * s.h * s.w * s.c + part * s.depth,
-                        g + image * s.ho * s.wo * s.o + part * s.n, b, rows, columns, row, column);
+            const float *b = p[3] || s.deep ? turned(&s, p[3], p[2], k, part) : 0;
+            for (image = 0; b && image < s.images; image++)
+                tap_to_rows(&s, dx + image * whole,
+                            (const float *)p[1] + image * s.ho * s.wo * s.o, b, k, part, 0, s.h);
         }
     }
+}
+
+void tt_kernel_conv2d_vjp_x_lines(void *const *p, const int32_t *geometry) {
+    window s = window_of(geometry);
+    float *lines = p[3];
+    tt_ix row = s.w * s.c, before = (s.kh - 1) * s.dh - s.top, image, i, k, part;
+    tt_ix strip = geometry[16] - (before < s.h - 1 ? before : s.h - 1);
+    for (image = 0; image < s.images; image++) {
+        float *target = (float *)p[0] + image * s.h * row;
+        const float *g = (const float *)p[1] + image * s.ho * s.wo * s.o;
+        tt_ix done = 0, ready;
+        for (i = 0; i < s.h; i += strip) {
+            tt_ix rows = s.h - i < strip ? s.h - i : strip;
+            float *to = lines + (i - done) * row;
+            for (k = 0; k < rows * row; k++) to[k] = 0.0f;
+            for (k = s.kh * s.kw - 1; k >= 0; k--) {
+                for (part = 0; part < s.parts; part++) {
+                    const float *b = p[4] || s.deep ? turned(&s, p[4], p[2], k, part) : 0;
+                    if (b) tap_to_rows(&s, to, g, b, k, part, i, i + rows);
+                }
+            }
+            ready = i + rows == s.h ? s.h : i + rows > before ? i + rows - before : 0;
+            done = flush(lines, target, row, done, ready, i + rows);
+        }
+    }
+}
+
+/* dw += what tap k of one image and group gives. */
+static void weights_of_tap(const window *s, float *dw, const float *x, const float *g, tt_ix k,
+                           tt_ix part) {
+    span rows = positions_of(k / s->kw, s->h, s->ho, s->sh, s->top, s->dh);
+    span columns = positions_of(k % s->kw, s->w, s->wo, s->sw, s->left, s->dw);
+    tt_ix row = rows.lo * s->sh + k / s->kw * s->dh - s->top;
+    tt_ix column = columns.lo * s->sw + k % s->kw * s->dw - s->left;
+    tt_product q = {0};
+    q.ko = rows.hi - rows.lo, q.ki = columns.hi - columns.lo;
+    if (q.ko == 0 || q.ki == 0) return;
+    q.m = s->deep ? 1 : s->depth, q.n = s->n, q.add = 1, q.c = dw + part * s->n, q.c_rs = s->o;
+    q.a = x + (row * s->w + column) * s->c + part * s->depth, q.a_rs = 1;
+    q.a_ko = s->sh * s->w * s->c, q.a_ki = s->sw * s->c;
+    q.b = g + (rows.lo * s->wo + columns.lo) * s->o + part * s->n;
+    q.b_ko = s->wo * s->o, q.b_ki = s->o;
+    if (s->deep)
+        tt_lanewise(&q);
+    else
+        tt_gemm(&q);
 }
 
 void tt_kernel_conv2d_vjp_w(void *const *p, const int32_t *geometry) {
     window s = window_of(geometry);
     float *dw = p[0];
-    const float *x = p[1], *g = p[2];
-    tt_ix k, image, part;
-    tt_product q = {0};
+    tt_ix k, image, part, tap = s.depth * s.o;
     if (!geometry[16])
-        for (k = 0; k < s.kh * s.kw * s.depth * s.o; k++) dw[k] = 0.0f;
-    q.m = s.deep ? 1 : s.depth, q.n = s.n, q.add = 1, q.c_rs = s.o;
-    q.a_rs = 1, q.a_ko = s.sh * s.w * s.c, q.a_ki = s.sw * s.c;
-    q.b_ko = s.wo * s.o, q.b_ki = s.o;
-    for (image = 0; image < s.images; image++) {
-        for (k = 0; k < s.kh * s.kw; k++) {
-            tt_ix i = k / s.kw, j = k % s.kw;
-            span rows = positions_of(i, s.h, s.ho, s.sh, s.top, s.dh);
-            span columns = positions_of(j, s.w, s.wo, s.sw, s.left, s.dw);
-            tt_ix row = image * s.h + rows.lo * s.sh + i * s.dh - s.top;
-            tt_ix column = columns.lo * s.sw + j * s.dw - s.left;
-            q.ko = rows.hi - rows.lo, q.ki = columns.hi - columns.lo;
-            if (q.ko == 0 || q.ki == 0) continue;
-            for (part = 0; part < s.parts; part++) {
-                q.c = dw + k * s.depth * s.o + part * s.n;
-                q.a = x + (row * s.w + column) * s.c + part * s.depth;
-                q.b = g + ((image * s.ho + rows.lo) * s.wo + columns.lo) * s.o + part * s.n;
-                if (s.deep)
-                    tt_lanewise(&q);
-                else
-                    tt_gemm(&q);
-            }
-        }
+        for (k = 0; k < s.kh * s.kw * tap; k++) dw[k] = 0.0f;
+    for (image = 0; image < s.images; image++)
+        for (k = 0; k < s.kh * s.kw; k++)
+            for (part = 0; part < s.parts; part++)
+                weights_of_tap(&s, dw + k * tap, (const float *)p[1] + image * s.h * s.w * s.c,
+                               (const float *)p[2] + image * s.ho * s.wo * s.o, k, part);
+}
+
+/* Weights - lr * their gradient, a tap at a time. */
+void tt_kernel_conv2d_vjp_w_sgd(void *const *p, const int32_t *geometry) {
+    window s = window_of(geometry);
+    float *y = p[0], *dw = p[5], rate = *(const float *)p[4];
+    const float *weights = p[1];
+    tt_ix k, i, image, part, tap = s.depth * s.o;
+    for (k = 0; k < s.kh * s.kw; k++, y += tap, weights += tap) {
+        for (i = 0; i < tap; i++) dw[i] = 0.0f;
+        for (image = 0; image < s.images; image++)
+            for (part = 0; part < s.parts; part++)
+                weights_of_tap(&s, dw, (const float *)p[2] + image * s.h * s.w * s.c,
+                               (const float *)p[3] + image * s.ho * s.wo * s.o, k, part);
+        for (i = 0; i < tap; i++) y[i] = weights[i] - rate * dw[i];
     }
 }

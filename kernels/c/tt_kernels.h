@@ -28,7 +28,8 @@ typedef ptrdiff_t tt_ix; /* a count of elements */
     X(batch_norm_frozen) X(batch_norm_frozen_vjp_x) X(group_norm) X(group_norm_vjp_params)         \
     X(group_norm_vjp_x) X(running_average) X(cross_entropy) X(binary_cross_entropy_with_logits)    \
     X(mse) X(dropout) X(decay) X(sgd) X(nesterov) X(adam) X(add_scaled) X(square_sum)              \
-    X(clip_factor) X(check_finite) X(check_capacity)
+    X(clip_factor) X(check_finite) X(check_capacity) X(conv2d_lines) X(conv2d_vjp_x_lines)         \
+    X(conv2d_vjp_w_sgd) X(matmul_tn_sgd)
 
 #define TT_DECLARE(name) void tt_kernel_##name(void *const *p, const int32_t *g);
 TT_INSTRUCTIONS(TT_DECLARE)
