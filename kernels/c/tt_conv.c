@@ -55,6 +55,7 @@ static span positions_of(tt_ix k, tt_ix size, tt_ix out, tt_ix stride, tt_ix bef
     span s = {0, 0};
     if (shift < 0) s.lo = (-shift + stride - 1) / stride;
     if (size - 1 - shift >= 0) s.hi = (size - 1 - shift) / stride + 1;
+    if (s.lo > out) s.lo = out;
     if (s.hi > out) s.hi = out;
     if (s.hi < s.lo) s.hi = s.lo;
     return s;
