@@ -16,7 +16,15 @@ from . import geometry, numpy_
 
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "c")
 # Every product is rounded before it is added: the same bits on every machine.
-_FLAGS = ("-std=gnu99", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared")
+_FLAGS = (
+    "-std=gnu99",
+    "-O3",
+    "-DTT_VECTORS",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fPIC",
+    "-shared",
+)
 _NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
 
 

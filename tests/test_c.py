@@ -19,15 +19,8 @@ if not c_.is_there():
     pytest.skip("a C compiler is missing", allow_module_level=True)
 
 numba_ = pytest.importorskip("tinytrain.kernels.numba_", reason="numba is missing")
-from test_numba import (  # noqa: E402
-    LEADS,
-    NAN,
-    Guarded,
-    geometry as convolution,
-    normal,
-    one_call_of_each,
-    unset,
-)
+from test_numba import LEADS, NAN, Guarded, normal, one_call_of_each, unset  # noqa: E402
+from test_numba import geometry as convolution  # noqa: E402
 
 
 def same(name: str, outs: list, ins: list, attrs: tuple = ()) -> list:
@@ -46,7 +39,7 @@ def same(name: str, outs: list, ins: list, attrs: tuple = ()) -> list:
 
 
 def bits(a: np.ndarray) -> np.ndarray:
-    """As integers, with one NaN for all: which of two operands' NaN a sum keeps is the machine's."""
+    """As integers, with one NaN for all: which of two NaNs a sum keeps is the machine's."""
     if a.dtype != np.float32:
         return a
     return np.where(np.isnan(a), NAN, a).reshape(-1).view(np.uint32)
@@ -58,9 +51,8 @@ def test_convolution_has_the_bits_of_numba(seed: int) -> None:
     case = convolution(rng)
     x, w, g = (normal(rng, *case[k]) for k in ("x", "w", "y"))
     b = normal(rng, w.shape[3]) if seed % 3 else None
-    stride, padding, groups, dilation = case["attrs"]
     same("conv2d", [unset(*g.shape)], [x, w, b], case["attrs"])
-    tap = unset(w.shape[3] // groups, w.shape[2])
+    tap = unset(w.shape[3] // case["attrs"][2], w.shape[2])
     for acc in (False, True):
         dx, dw = (normal(rng, *a.shape) if acc else unset(*a.shape) for a in (x, w))
         same("conv2d_vjp_x", [dx], [g, w, tap], (x.shape[1:3], *case["attrs"], acc))

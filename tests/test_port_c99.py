@@ -305,7 +305,7 @@ def board_tools() -> None:
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_boards_give_the_same_bits(name: str, exported, tmp_path: Path) -> None:
-    """Within 64 KiB of RAM for arena, samples and stack; fewer steps where floats are in software."""
+    """Within 64 KiB of RAM for arena, samples and stack; few steps where floats are software."""
     board_tools()
     count = {"M0": 10, "M3": 20}.get(name, 100)
     for case in ("64K", "clipped"):

@@ -11,45 +11,89 @@
 #include "tt_math.h"
 #include "tt_rows.h"
 
-static float term(const float *x, const float *g, float m, int mode) {
-    float d = *x - m;
-    return mode == TT_SQUARE ? d * d : mode == TT_PRODUCT ? d * *g : d;
+static const float zeros[TT_WIDE] = {0};
+
+static float term(float x, float g, float m, int mode) {
+    float d = x - m;
+    return mode == TT_SQUARE ? d * d : mode == TT_PRODUCT ? d * g : d;
 }
 
-float tt_sum_rows(const float *x, const float *g, tt_ix rows, tt_ix step, float m, int mode) {
-    float total = 0.0f, s[4];
-    tt_ix begin, r, g_step = mode == TT_PRODUCT ? step : 0;
+static inline void sum_lanes(float *out, const float *x, const float *g, tt_ix rows, tt_ix step,
+                             const float *m, int mode, tt_ix n) {
+    float s[4][TT_WIDE];
+    tt_ix begin, r, i;
+    for (i = 0; i < n; i++) out[i] = 0.0f;
     for (begin = 0; begin < rows; begin += 256) {
         tt_ix end = rows - begin < 256 ? rows : begin + 256;
-        s[0] = s[1] = s[2] = s[3] = 0.0f;
-        for (r = begin; r < end; r++) s[r & 3] += term(x + r * step, g ? g + r * g_step : x, m, mode);
-        total = total + ((s[0] + s[1]) + (s[2] + s[3]));
+        for (i = 0; i < n; i++) s[0][i] = s[1][i] = s[2][i] = s[3][i] = 0.0f;
+        for (r = begin; r < end; r++) {
+            const float *at = x + r * step, *other = mode == TT_PRODUCT ? g + r * step : at;
+            float *sum = s[r & 3];
+            for (i = 0; i < n; i++) sum[i] += term(at[i], other[i], m[i], mode);
+        }
+        for (i = 0; i < n; i++) out[i] = out[i] + ((s[0][i] + s[1][i]) + (s[2][i] + s[3][i]));
     }
-    return total;
+}
+
+void tt_sum_rows(float *out, const float *x, const float *g, tt_ix rows, tt_ix step, const float *m,
+                 int mode, tt_ix n) {
+    if (!m) m = zeros;
+    if (n == TT_WIDE && mode == TT_PLAIN) /* known lanes and a known term: vectors */
+        sum_lanes(out, x, g, rows, step, m, TT_PLAIN, TT_WIDE);
+    else if (n == TT_WIDE && mode == TT_SQUARE)
+        sum_lanes(out, x, g, rows, step, m, TT_SQUARE, TT_WIDE);
+    else if (n == TT_WIDE)
+        sum_lanes(out, x, g, rows, step, m, TT_PRODUCT, TT_WIDE);
+    else
+        sum_lanes(out, x, g, rows, step, m, mode, n);
 }
 
 static float rstd_of(float var, float eps) { return 1.0f / tt_sqrt(var + eps); }
 
+static tt_ix lanes_of(tt_ix k, tt_ix c) { return c - k < TT_WIDE ? c - k : TT_WIDE; }
+
 /* ------------------------------------------------------------------ batch norm */
+
+static inline void scale_lanes(float *y, const float *x, tt_ix rows, tt_ix step, const float *m,
+                               const float *s, const float *b, tt_ix n) {
+    tt_ix r, i;
+    for (r = 0; r < rows; r++, y += step, x += step)
+        for (i = 0; i < n; i++) y[i] = (x[i] - m[i]) * s[i] + b[i];
+}
+
+/* y = (x - m) * s + b over rows, for n <= TT_WIDE channels. */
+static void scale_rows(float *y, const float *x, tt_ix rows, tt_ix step, const float *m,
+                       const float *s, const float *b, tt_ix n) {
+    if (n == TT_WIDE)
+        scale_lanes(y, x, rows, step, m, s, b, TT_WIDE);
+    else
+        scale_lanes(y, x, rows, step, m, s, b, n);
+}
 
 static void normed(float *y, const float *x, const float *gamma, const float *beta,
                    const float *mean, const float *var, const int32_t *g) {
-    tt_ix r, k, rows = g[0], c = g[1];
-    float eps = tt_float((uint32_t)g[2]);
-    for (k = 0; k < c; k++) {
-        float s = rstd_of(var[k], eps), b = beta ? beta[k] : 0.0f, m = mean[k];
-        if (gamma) s = s * gamma[k];
-        for (r = k; r < rows * c; r += c) y[r] = (x[r] - m) * s + b;
+    tt_ix i, k, n, c = g[1];
+    float slope[TT_WIDE], eps = tt_float((uint32_t)g[2]);
+    for (k = 0; k < c; k += n) {
+        n = lanes_of(k, c);
+        for (i = 0; i < n; i++) {
+            slope[i] = rstd_of(var[k + i], eps);
+            if (gamma) slope[i] = slope[i] * gamma[k + i];
+        }
+        scale_rows(y + k, x + k, g[0], c, mean + k, slope, beta ? beta + k : zeros, n);
     }
 }
 
 void tt_kernel_batch_norm(void *const *p, const int32_t *g) {
     float *mean = p[1], *var = p[2], count = (float)g[0];
     const float *x = p[3];
-    tt_ix k, c = g[1];
-    for (k = 0; k < c; k++) {
-        mean[k] = tt_sum_rows(x + k, 0, g[0], c, 0.0f, TT_PLAIN) / count;
-        var[k] = tt_sum_rows(x + k, 0, g[0], c, mean[k], TT_SQUARE) / count;
+    tt_ix k, i, n, c = g[1];
+    for (k = 0; k < c; k += n) {
+        n = lanes_of(k, c);
+        tt_sum_rows(mean + k, x + k, 0, g[0], c, 0, TT_PLAIN, n);
+        for (i = k; i < k + n; i++) mean[i] = mean[i] / count;
+        tt_sum_rows(var + k, x + k, 0, g[0], c, mean + k, TT_SQUARE, n);
+        for (i = k; i < k + n; i++) var[i] = var[i] / count;
     }
     normed(p[0], x, p[4], p[5], mean, var, g);
 }
@@ -57,26 +101,47 @@ void tt_kernel_batch_norm(void *const *p, const int32_t *g) {
 void tt_kernel_batch_norm_vjp_params(void *const *p, const int32_t *g) {
     float *dgamma = p[0], *dbeta = p[1], eps = tt_float((uint32_t)g[2]);
     const float *from = p[2], *x = p[3], *mean = p[4], *var = p[5];
-    tt_ix k, c = g[1];
-    for (k = 0; k < c; k++) {
-        float r = rstd_of(var[k], eps);
-        if (dbeta) dbeta[k] = tt_sum_rows(from + k, 0, g[0], c, 0.0f, TT_PLAIN);
-        if (dgamma) dgamma[k] = tt_sum_rows(x + k, from + k, g[0], c, mean[k], TT_PRODUCT) * r;
+    tt_ix k, i, n, c = g[1];
+    for (k = 0; k < c; k += n) {
+        n = lanes_of(k, c);
+        if (dbeta) tt_sum_rows(dbeta + k, from + k, 0, g[0], c, 0, TT_PLAIN, n);
+        if (dgamma) {
+            tt_sum_rows(dgamma + k, x + k, from + k, g[0], c, mean + k, TT_PRODUCT, n);
+            for (i = k; i < k + n; i++) dgamma[i] = dgamma[i] * rstd_of(var[i], eps);
+        }
+    }
+}
+
+static inline void batch_lanes(float *dx, const float *from, const float *x, tt_ix rows, tt_ix step,
+                               const float *m, const float *tilt, const float *middle,
+                               const float *slope, tt_ix n) {
+    tt_ix r, i;
+    for (r = 0; r < rows; r++, dx += step, from += step, x += step) {
+        for (i = 0; i < n; i++) {
+            float u = (x[i] - m[i]) * tilt[i], d = from[i] - middle[i];
+            dx[i] = slope[i] * (d - u);
+        }
     }
 }
 
 void tt_kernel_batch_norm_vjp_x(void *const *p, const int32_t *g) {
     float *dx = p[0], count = (float)g[0], eps = tt_float((uint32_t)g[2]);
+    float tilt[TT_WIDE], middle[TT_WIDE], slope[TT_WIDE];
     const float *from = p[1], *x = p[2], *mean = p[3], *var = p[4], *gamma = p[5];
     const float *dgamma = p[6], *dbeta = p[7];
-    tt_ix r, k, rows = g[0], c = g[1];
-    for (k = 0; k < c; k++) {
-        float rstd = rstd_of(var[k], eps), slope = gamma ? rstd * gamma[k] : rstd;
-        float middle = dbeta[k] / count, tilt = rstd * dgamma[k] / count, m = mean[k];
-        for (r = k; r < rows * c; r += c) {
-            float u = (x[r] - m) * tilt, d = from[r] - middle;
-            dx[r] = slope * (d - u);
+    tt_ix k, i, n, c = g[1];
+    for (k = 0; k < c; k += n) {
+        n = lanes_of(k, c);
+        for (i = 0; i < n; i++) {
+            float rstd = rstd_of(var[k + i], eps);
+            slope[i] = gamma ? rstd * gamma[k + i] : rstd;
+            middle[i] = dbeta[k + i] / count;
+            tilt[i] = rstd * dgamma[k + i] / count;
         }
+        if (n == TT_WIDE)
+            batch_lanes(dx + k, from + k, x + k, g[0], c, mean + k, tilt, middle, slope, TT_WIDE);
+        else
+            batch_lanes(dx + k, from + k, x + k, g[0], c, mean + k, tilt, middle, slope, n);
     }
 }
 
@@ -85,13 +150,17 @@ void tt_kernel_batch_norm_frozen(void *const *p, const int32_t *g) {
 }
 
 void tt_kernel_batch_norm_frozen_vjp_x(void *const *p, const int32_t *g) {
-    float *dx = p[0], eps = tt_float((uint32_t)g[2]);
+    float *dx = p[0], slope[TT_WIDE], eps = tt_float((uint32_t)g[2]);
     const float *from = p[1], *gamma = p[2], *var = p[3];
-    tt_ix r, k, rows = g[0], c = g[1];
-    for (k = 0; k < c; k++) {
-        float s = rstd_of(var[k], eps);
-        if (gamma) s = s * gamma[k];
-        for (r = k; r < rows * c; r += c) dx[r] = from[r] * s;
+    tt_ix r, k, i, n, rows = g[0], c = g[1];
+    for (k = 0; k < c; k += n) {
+        n = lanes_of(k, c);
+        for (i = 0; i < n; i++) {
+            slope[i] = rstd_of(var[k + i], eps);
+            if (gamma) slope[i] = slope[i] * gamma[k + i];
+        }
+        for (r = 0; r < rows; r++)
+            for (i = 0; i < n; i++) dx[r * c + k + i] = from[r * c + k + i] * slope[i];
     }
 }
 
@@ -132,38 +201,50 @@ static float sum_group(const groups *s, const float *x, float m, int square) {
 
 void tt_kernel_group_norm(void *const *p, const int32_t *g) {
     groups s = groups_of(g);
-    float *mean = p[1], *var = p[2];
+    float *mean = p[1], *var = p[2], slope[TT_WIDE], means[TT_WIDE];
     const float *gamma = p[4], *beta = p[5];
-    tt_ix k, i, at;
+    tt_ix k, i, j, n;
     for (k = 0; k < s.images * s.groups; k++) {
         tt_ix first = k % s.groups * s.channels, start = k / s.groups * s.pixels * s.c + first;
         const float *x = (const float *)p[3] + start;
         float *y = (float *)p[0] + start, m = sum_group(&s, x, 0.0f, 0) / s.count;
         float v = sum_group(&s, x, m, 1) / s.count, r = rstd_of(v, s.eps);
         mean[k] = m, var[k] = v;
-        for (i = 0; i < s.channels; i++) {
-            float slope = gamma ? r * gamma[first + i] : r, b = beta ? beta[first + i] : 0.0f;
-            for (at = i; at < s.pixels * s.c; at += s.c) y[at] = (x[at] - m) * slope + b;
+        for (i = 0; i < s.channels; i += n) {
+            n = lanes_of(i, s.channels);
+            for (j = 0; j < n; j++) {
+                slope[j] = gamma ? r * gamma[first + i + j] : r;
+                means[j] = m;
+            }
+            scale_rows(y + i, x + i, s.pixels, s.c, means, slope,
+                       beta ? beta + first + i : zeros, n);
         }
     }
 }
 
 void tt_kernel_group_norm_vjp_params(void *const *p, const int32_t *g) {
     groups s = groups_of(g);
-    float *dgamma = p[0], *dbeta = p[1];
+    float *dgamma = p[0], *dbeta = p[1], means[TT_WIDE], sums[TT_WIDE], slope[TT_WIDE];
+    float middle[TT_WIDE];
     const float *mean = p[4], *var = p[5];
-    tt_ix k, image;
-    for (k = 0; k < s.c; k++) {
-        float slope = 0.0f, middle = 0.0f;
+    tt_ix k, i, n, image;
+    for (k = 0; k < s.c; k += n) {
+        n = lanes_of(k, s.c);
+        for (i = 0; i < n; i++) slope[i] = middle[i] = 0.0f;
         for (image = 0; image < s.images; image++) {
-            tt_ix at = image * s.pixels * s.c + k, group = image * s.groups + k / s.channels;
+            tt_ix at = image * s.pixels * s.c + k, group = image * s.groups;
             const float *from = (const float *)p[2] + at, *x = (const float *)p[3] + at;
-            float r = rstd_of(var[group], s.eps);
-            slope += tt_sum_rows(x, from, s.pixels, s.c, mean[group], TT_PRODUCT) * r;
-            middle += tt_sum_rows(from, 0, s.pixels, s.c, 0.0f, TT_PLAIN);
+            for (i = 0; i < n; i++) means[i] = mean[group + (k + i) / s.channels];
+            tt_sum_rows(sums, x, from, s.pixels, s.c, means, TT_PRODUCT, n);
+            for (i = 0; i < n; i++)
+                slope[i] += sums[i] * rstd_of(var[group + (k + i) / s.channels], s.eps);
+            tt_sum_rows(sums, from, 0, s.pixels, s.c, 0, TT_PLAIN, n);
+            for (i = 0; i < n; i++) middle[i] += sums[i];
         }
-        if (dgamma) dgamma[k] = slope;
-        if (dbeta) dbeta[k] = middle;
+        for (i = 0; i < n; i++) {
+            if (dgamma) dgamma[k + i] = slope[i];
+            if (dbeta) dbeta[k + i] = middle[i];
+        }
     }
 }
 

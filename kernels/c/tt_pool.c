@@ -32,27 +32,47 @@ static void start(float *dx, const int32_t *g, int32_t add) {
         for (k = 0; k < n; k++) dx[k] = 0.0f;
 }
 
+/* One value more for each channel of a window. */
+#define LOOK(kind)                                                                                 \
+    static void look_##kind(float *best, kind *place, const float *x, tt_ix c, tt_ix tap) {        \
+        tt_ix i;                                                                                   \
+        for (i = 0; i < c; i++) {                                                                  \
+            int better = !(x[i] <= best[i]) && best[i] == best[i];                                 \
+            best[i] = better ? x[i] : best[i];                                                     \
+            place[i] = better ? (kind)tap : place[i];                                              \
+        }                                                                                          \
+    }
+
+LOOK(uint8_t)
+LOOK(int32_t)
+
 void tt_kernel_max_pool2d(void *const *p, const int32_t *g) {
     pool s = pool_of(g);
     float *y = p[0];
     const float *x = p[2];
+    uint8_t *narrow = p[1], unused = 0;
+    int32_t *broad = p[1];
     tt_ix pixel, c, k, l;
-    for (pixel = 0; pixel < s.pixels; pixel++) {
+    for (pixel = 0; pixel < s.pixels; pixel++, y += s.c) {
         look_at(&s, pixel);
-        for (c = 0; c < s.c; c++) {
-            float best = tt_float(0xff800000u);
-            tt_ix place = 0;
-            for (k = s.k0; k < s.k1; k++) {
-                for (l = s.l0; l < s.l1; l++) {
-                    float value = x[(s.corner + k * s.w + l) * s.c + c];
-                    if (!(value <= best) && best == best) best = value, place = k * s.kw + l;
-                }
+        for (c = 0; c < s.c; c++) y[c] = tt_float(0xff800000u);
+        for (c = 0; c < s.c && p[1]; c++) {
+            if (g[13] == 1)
+                narrow[pixel * s.c + c] = 0;
+            else
+                broad[pixel * s.c + c] = 0;
+        }
+        for (k = s.k0; k < s.k1; k++) {
+            for (l = s.l0; l < s.l1; l++) {
+                const float *from = x + (s.corner + k * s.w + l) * s.c;
+                tt_ix tap = k * s.kw + l;
+                if (!p[1])
+                    for (c = 0; c < s.c; c++) look_uint8_t(y + c, &unused, from + c, 1, 0);
+                else if (g[13] == 1)
+                    look_uint8_t(y, narrow + pixel * s.c, from, s.c, tap);
+                else
+                    look_int32_t(y, broad + pixel * s.c, from, s.c, tap);
             }
-            y[pixel * s.c + c] = best;
-            if (p[1] && g[13] == 1)
-                ((uint8_t *)p[1])[pixel * s.c + c] = (uint8_t)place;
-            else if (p[1])
-                ((int32_t *)p[1])[pixel * s.c + c] = (int32_t)place;
         }
     }
 }
@@ -86,12 +106,14 @@ void tt_kernel_avg_pool2d(void *const *p, const int32_t *g) {
     tt_ix pixel, c, k, l;
     for (pixel = 0; pixel < s.pixels; pixel++) {
         look_at(&s, pixel);
-        for (c = 0; c < s.c; c++) {
-            float total = 0.0f;
-            for (k = s.k0; k < s.k1; k++)
-                for (l = s.l0; l < s.l1; l++) total += x[(s.corner + k * s.w + l) * s.c + c];
-            y[pixel * s.c + c] = total * factor;
+        for (c = 0; c < s.c; c++) y[pixel * s.c + c] = 0.0f;
+        for (k = s.k0; k < s.k1; k++) {
+            for (l = s.l0; l < s.l1; l++) {
+                const float *from = x + (s.corner + k * s.w + l) * s.c;
+                for (c = 0; c < s.c; c++) y[pixel * s.c + c] += from[c];
+            }
         }
+        for (c = 0; c < s.c; c++) y[pixel * s.c + c] = y[pixel * s.c + c] * factor;
     }
 }
 

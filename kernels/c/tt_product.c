@@ -1,7 +1,10 @@
-/* The products, in plain C: four outputs of a row at a time, so that a load of `a` serves four. */
+/* The products in plain C, for boards: four outputs of a row at a time, so that a load of `a` serves
+   four. */
 #include "tt_product.h"
 
 #include "tt_math.h"
+
+#ifndef TT_VECTORS
 
 /* Four sums of row m from column n on. */
 static void gemm_4(const tt_product *q, tt_ix m, tt_ix n) {
@@ -79,3 +82,4 @@ void tt_across(const tt_product *q) {
         }
     }
 }
+#endif

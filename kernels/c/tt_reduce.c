@@ -88,13 +88,14 @@ void tt_kernel_max_vjp(void *const *p, const int32_t *g) {
 }
 
 void tt_kernel_sum_to(void *const *p, const int32_t *g) {
-    float *y = p[0], total;
+    float *y = p[0], total, sums[TT_WIDE];
     const float *from = p[1];
-    tt_ix k;
+    tt_ix k, i, n;
     if (g[1] || g[2]) {
-        for (k = 0; k < g[2]; k++) {
-            total = tt_sum_rows(from + k, 0, g[1], g[2], 0.0f, TT_PLAIN);
-            y[k] = g[0] ? total + y[k] : total;
+        for (k = 0; k < g[2]; k += n) {
+            n = g[2] - k < TT_WIDE ? g[2] - k : TT_WIDE;
+            tt_sum_rows(sums, from + k, 0, g[1], g[2], 0, TT_PLAIN, n);
+            for (i = 0; i < n; i++) y[k + i] = g[0] ? sums[i] + y[k + i] : sums[i];
         }
     } else {
         part stay = part_of(g + 3);

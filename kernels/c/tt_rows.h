@@ -5,9 +5,17 @@
 #define TT_ROWS_H
 #include "tt_kernels.h"
 
+/* Channels that are summed side by side; it has no influence on the bits. */
+#ifdef TT_VECTORS
+enum { TT_WIDE = 16 };
+#else
+enum { TT_WIDE = 4 };
+#endif
 enum { TT_PLAIN, TT_SQUARE, TT_PRODUCT };
 
-/* Of one channel, `step` apart: the sum of (x - m), of its square, or of (x - m) * g. */
-float tt_sum_rows(const float *x, const float *g, tt_ix rows, tt_ix step, float m, int mode);
+/* For n <= TT_WIDE channels, rows `step` apart: to out the sums of x, of (x - m)^2, or of
+   (x - m) * g. */
+void tt_sum_rows(float *out, const float *x, const float *g, tt_ix rows, tt_ix step, const float *m,
+                 int mode, tt_ix n);
 
 #endif

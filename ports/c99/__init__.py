@@ -130,7 +130,7 @@ def _source(words: list[int]) -> str:
     rows = [", ".join(f"{w:#x}u" for w in words[k : k + 8]) for k in range(0, len(words), 8)]
     kernels = "".join(f"    [{code}] = tt_kernel_{table.INSTRUCTIONS[code]},\n" for code in used)
     lines = ",\n    ".join(rows)
-    return f"""/* The table (ports/table.py says what its words are) and the kernels that its steps name. */
+    return f"""/* The table (its words: ports/table.py) and the kernels that its steps name. */
 #include "model.h"
 
 static const uint32_t words[] = {{
