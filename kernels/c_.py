@@ -95,6 +95,8 @@ def _build(path: str) -> None:
     sources = [os.path.join(_SOURCES, n) for n in sorted(os.listdir(_SOURCES)) if n.endswith(".c")]
     aside = f"{path}.{os.getpid()}.part"
     said = ""
+    if sys.stderr.isatty():
+        print("building the C kernels, once for this machine", file=sys.stderr, flush=True)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         for native in _NATIVE:

@@ -72,9 +72,10 @@ def need(tool: str) -> str:
 
 
 def run(command: list[str], folder: Path, seconds: int = 120) -> str:
-    """What a command prints; AssertionError with all it said if it fails."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=seconds)
-    assert done.returncode == 0, f"{done.returncode}: {done.stdout}\n{done.stderr}"
+    """What a command prints, errors too (semihosting goes there); AssertionError if it fails."""
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, cwd=folder, stdout=pipe, stderr=both, text=True, timeout=seconds)
+    assert done.returncode == 0, f"{done.returncode}: {done.stdout}"
     return done.stdout
 
 

@@ -5,6 +5,7 @@ The two differ in one thing: where the buffer of a value comes from.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,17 +21,43 @@ POISON = 0xFF  # a NaN in float32, so that a dead byte that is read shows
 CANARIES = (0xA5, 0x5A)
 ALIGNMENT = 64  # of the arena's first byte
 BACKENDS = ("numpy", "numba", "c")
+NUMBA_NEEDS = 2**30  # bytes of memory, below which its compiler (125 MB) is too much
 
 
 def choose_backend(name: str = "auto") -> str:
-    """`auto`: Numba where it can be imported, else NumPy. InputError for an unknown name."""
+    """`auto`: what `automatic` says. InputError for an unknown name."""
     if name == "auto":
-        import importlib.util
-
-        return "numba" if importlib.util.find_spec("numba") else "numpy"
+        return automatic()[0]
     if name not in BACKENDS:
         raise InputError(f"unknown backend {name!r}; there are auto, {', '.join(BACKENDS)}")
     return name
+
+
+def automatic() -> tuple[str, str]:
+    """The backend that `auto` stands for, and why: C where it is built or can be (it is built now),
+    else Numba where it is installed and has room, else NumPy."""
+    from tinytrain.kernels import c_
+
+    try:
+        c_.library()
+        return "c", f"the C kernels are built: {c_.build_path()}"
+    except ImportError as error:
+        why = str(error)
+    import importlib.util
+
+    if importlib.util.find_spec("numba") is None:
+        return "numpy", f"{why}; and numba is not installed"
+    if (memory := _memory()) < NUMBA_NEEDS:
+        return "numpy", f"{why}; and {memory:,} bytes of memory are too few for numba"
+    return "numba", f"{why}; numba is installed"
+
+
+def _memory() -> int:
+    """This machine's memory in bytes; without an answer, plenty."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return NUMBA_NEEDS
 
 
 def kernel(op: str, backend: str, dtype: str = "float32") -> Callable[..., None]:
@@ -202,6 +229,9 @@ class Executor:
         self.poison = poison
         self._views: dict[int, np.ndarray] = {}
         program = plan.program
+        self._joined: Callable[[list[Any]], list[Any]] = list
+        if backend == "c":
+            self._joined = _family(backend).joined
         self._calls = [bind(program, [step], self.view, backend) for step in program.steps]
         total = len(program.steps)
         self.body = program.body or (0, total)
@@ -228,7 +258,7 @@ class Executor:
         marks = [(at, flags) for at, flags in self.plan.program.marks if begin <= at <= end]
         found = []
         for at, flags in (*marks, (end, [])):
-            calls = [call for step in self._calls[begin:at] for call in step]
+            calls = self._joined([call for step in self._calls[begin:at] for call in step])
             found.append((calls, begin, at, flags))
             begin = at
         return found
