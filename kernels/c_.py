@@ -26,6 +26,9 @@ _FLAGS = (
     "-shared",
 )
 _NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
+# A Pi Zero under Debian's armel, whose floats are in software: the kernels use the unit it has.
+_VFP = ("-mfpu=vfp", "-mfloat-abi=softfp")
+_AT_HWCAP, _HWCAP_VFP = 16, 64  # of Linux on 32-bit ARM
 
 
 class Call(ctypes.Structure):
@@ -59,7 +62,7 @@ def cache_folder() -> str:
 
 def build_path() -> str:
     """Where the build for these sources and this processor lies, or will lie."""
-    text = " ".join(_FLAGS) + _processor()
+    text = " ".join([*_FLAGS, *_native()[0]]) + _processor()
     for name in sorted(os.listdir(_SOURCES)):
         if name.endswith((".c", ".h")):
             with open(os.path.join(_SOURCES, name), encoding="utf-8") as file:
@@ -78,6 +81,14 @@ def _processor() -> str:
     except OSError:
         return found
     return found + "".join(sorted(lines))
+
+
+def _native() -> tuple[tuple[str, ...], ...]:
+    """Flags for this processor, the best first."""
+    soft = getattr(sys.implementation, "_multiarch", "") == "arm-linux-gnueabi"
+    if soft and ctypes.CDLL(None).getauxval(_AT_HWCAP) & _HWCAP_VFP:
+        return (("-mcpu=native", *_VFP), _VFP, ())
+    return _NATIVE
 
 
 def is_there() -> bool:
@@ -99,7 +110,7 @@ def _build(path: str) -> None:
         print("building the C kernels, once for this machine", file=sys.stderr, flush=True)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        for native in _NATIVE:
+        for native in _native():
             command = [cc, *_FLAGS, *native, "-o", aside, *sources]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode == 0:

@@ -1,4 +1,4 @@
-"""The command line: `tinytrain demo | plan | train | eval | export | models | bench`.
+"""The command line: `tinytrain demo | plan | train | eval | export | backend | models | bench`.
 
 Results go to stdout, progress to stderr. Exit status 0 done, 2 bad usage or input, 3 the plan
 does not fit; an error is one line, never a traceback.
@@ -120,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--ram", help="another budget than the checkpoint's")
     export.add_argument("--batch", type=int, help="another batch than the checkpoint's")
     export.add_argument("--model", help="file.py:function that makes the network, as for eval")
+
+    command("backend", _backend, "say which kernels run here, and why")
 
     command("models", _models, "list the models of the zoo")
 
@@ -481,6 +483,13 @@ def _export(arguments: argparse.Namespace) -> None:
     }
     text = f"{arguments.to}: {plan.arena_bytes:,} bytes of arena; written to {arguments.out}"
     _emit(arguments, report, text)
+
+
+def _backend(arguments: argparse.Namespace) -> None:
+    from tinytrain import run
+
+    name, why = run.automatic()
+    _emit(arguments, {"backend": name, "why": why}, f"{name}: {why}")
 
 
 def _models(arguments: argparse.Namespace) -> None:
