@@ -10,7 +10,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from . import geometry, numpy_
 
@@ -171,7 +171,7 @@ class Kernel:
         function.restype = None
         places = [None if a is None else a.__array_interface__["data"][0] for a in operands]
         pointers = (ctypes.c_void_p * len(places))(*places)
-        pointers.keep = operands
+        pointers.keep = operands  # type: ignore[attr-defined]
         packed = (ctypes.c_uint32 * len(words))(*geometry.pack(words))
         return function, (pointers, packed)
 
@@ -205,7 +205,7 @@ def _walk(run: list[Bound]) -> Bound:
     table = (Call * len(run))(
         *(
             Call(
-                ctypes.cast(function, ctypes.c_void_p).value,
+                ctypes.cast(cast(Any, function), ctypes.c_void_p).value,
                 ctypes.addressof(pointers),
                 ctypes.addressof(words),
             )

@@ -174,7 +174,8 @@ def _concat(y, *xs_axis):
     """parts, then a block for each."""
     *xs, axis = xs_axis
     _four_bytes(y)
-    steps, at, words = _strides(y.shape), 0, [len(xs)]
+    steps, at = _strides(y.shape), 0
+    words: Words = [len(xs)]
     for x in xs:
         words += _block(x.shape, steps, _strides(x.shape), at * steps[axis])
         at += x.shape[axis]

@@ -229,8 +229,9 @@ class _Table:
 
     def _step(self, plan: Plan, step: Step, constants: dict[int, int]) -> None:
         program = plan.program
-        if step.acc is not None and plan.offset(step.acc) != plan.offset(step.outs[0]):
-            self._step(plan, Step("copy", step.outs, (step.acc,), {}), constants)
+        acc, out = step.acc, step.outs[0]
+        if acc is not None and out is not None and plan.offset(acc) != plan.offset(out):
+            self._step(plan, Step("copy", (out,), (acc,), {}), constants)
         operands = [*step.outs, *step.ins, *step.work]
         attrs = [*step.attrs.values(), *([step.acc is not None] if OPS[step.op].acc else [])]
         specs = [None if v is None else program.specs[v] for v in operands]

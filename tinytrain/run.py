@@ -81,14 +81,16 @@ def _family(backend: str) -> Any:
     """The kernels of a backend, which may not be there."""
     try:
         if backend == "c":
-            from tinytrain.kernels import c_ as family
-        else:
-            from tinytrain.kernels import numba_ as family
+            from tinytrain.kernels import c_
+
+            return c_
+        from tinytrain.kernels import numba_
+
+        return numba_
     except ImportError as error:
         raise InputError(
             f"backend {backend}: {error}; pip install numba, or backend='numpy'"
         ) from error
-    return family
 
 
 def bind(
