@@ -293,6 +293,20 @@ def _bitmap_gate_vjp(dx, g, mask, values, gate):
     return [g.size, _MOST[gate]]
 
 
+@_rule("topk_pack", 1)
+def _topk_pack(mask, values, x, histogram, k):
+    """elements, how many stay."""
+    _floats("topk_pack", x)
+    return [x.size, k]
+
+
+@_rule("zero_pruned", 0)
+def _zero_pruned(y, g, p):
+    """elements."""
+    _floats("zero_pruned", y, g, p)
+    return [g.size]
+
+
 # ---------------------------------------------------------------------------- reductions
 
 
@@ -414,6 +428,14 @@ def _matmul_tn_sgd(y, p, a, b, lr, block, flat):
     return [m, n, a.size // max(m, 1), block.shape[0]]
 
 
+@_rule("bitmap_matmul_tn", 3)
+def _bitmap_matmul_tn(y, mask, values, g, rows, shape, flat, acc):
+    """m, n, k, rows that are dense at a time, accumulate."""
+    _floats("bitmap_matmul_tn", y, values, g)
+    m, n = shape[-1], g.shape[-1]
+    return [m, n, g.size // max(n, 1), rows.shape[0], bool(acc)]
+
+
 @_rule("embedding", 0)
 def _embedding(y, table, indices):
     """look-ups, rows of the table, width."""
@@ -477,6 +499,16 @@ def _conv2d_vjp_w_sgd(y, p, x, g, lr, tap, kernel, stride, padding, groups, dila
     """the window's words, groups, dilation down, across."""
     _floats("conv2d_vjp_w_sgd", y, p, lr)
     return _conv2d_vjp_w(y, x, g, kernel, stride, padding, groups, dilation, False)[:-1]
+
+
+@_rule("bitmap_conv2d_vjp_w", 7)
+def _bitmap_conv2d_vjp_w(
+    dw, mask, values, g, rows, shape, kernel, stride, padding, groups, dilation, acc
+):
+    """the window's words, groups, dilation down, across, accumulate, rows that are dense."""
+    _floats("bitmap_conv2d_vjp_w", dw, values, g)
+    words = _windows(shape, g.shape, kernel, stride, padding)
+    return [*words, groups, *dilation, bool(acc), rows.shape[0]]
 
 
 @_rule("max_pool2d", 3)

@@ -17,7 +17,7 @@ the start of the arena.
     program  sixteen words: kind (PROGRAMS), samples, positions of its steps: prologue, body,
              epilogue, end; offsets or NONE: loss, lr, corrections (two floats), share, key (three
              uint32: seed, step, first sample of the slice); position of its ports, number of
-             inputs, of labels, of outputs; bytes of the arena it uses
+             inputs, of labels, of outputs; position behind the last STOP of its body
     port     an array that comes from or goes to the user, in four words: offset, elements, dtype
              (DTYPES), bound (integers must lie in [0, bound); 0: any)
     step     one word: opcode + operands * 2^8 + words * 2^16; then the operands, outs, ins and
@@ -26,9 +26,9 @@ the start of the arena.
     STOP     opcode 0, a step of its own kind: its operands are flags (uint32); if one is not 0,
              the program ends here and the word with the same number (REASONS) says why
 
-The prologue runs before the first slice of a batch, the body for each, the epilogue behind the
-last. A bitmap that overflows (REASONS 5) asks for the body of the guaranteed program instead.
-Nothing persistent changes before the STOP of a body.
+The body runs for each slice of a batch, the epilogue behind the last one; the prologue comes within
+the first slice, behind the last STOP of the body, before which nothing persistent changes. A bitmap
+that overflows (REASONS 5) asks for the body of the guaranteed program instead.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ INSTRUCTIONS = (
     "group_norm_vjp_x", "running_average", "cross_entropy", "binary_cross_entropy_with_logits",
     "mse", "dropout", "decay", "sgd", "nesterov", "adam", "add_scaled", "square_sum", "clip_factor",
     "check_finite", "check_capacity", "conv2d_lines", "conv2d_vjp_x_lines", "conv2d_vjp_w_sgd",
-    "matmul_tn_sgd",
+    "matmul_tn_sgd", "bitmap_conv2d_vjp_w", "bitmap_matmul_tn", "topk_pack", "zero_pruned",
 )  # fmt: skip
 _HEADER = 20
 
@@ -179,12 +179,10 @@ class _Table:
             for k, v in enumerate(values):
                 limit = limits[k] if k < len(limits) else None
                 self.body += self._port(plan, v, limit or 0)
+        stopped = []
         for first, last in ((0, begin), (begin, end), (end, len(program.steps))):
             places.append(len(self.body))
-            for k in range(first, last):
-                self._stops(plan, k, (first, last))
-                self._step(plan, program.steps[k], constants)
-            self._stops(plan, last, (first, last))
+            stopped.append(self._part(plan, first, last, constants))
         leaves = program.leaves.items()
         hyper = {x.name: self.offset(plan, v) for v, x in leaves if x.kind == "hyper"}
         loss = program.tape.loss
@@ -197,7 +195,7 @@ class _Table:
             *(hyper.get(name, NONE) for name in ("lr", "corrections", "share", "key")),
             places[0],
             *(len(values) for values, _ in groups),
-            plan.arena_bytes - self.freed,
+            stopped[1],
         ]
 
     def _constants(self, bound: Any) -> dict[int, int]:
@@ -218,14 +216,19 @@ class _Table:
             raise InputError(f"{self.port}: {plan.name(v)} is {spec.dtype}; use float32")
         return [self.offset(plan, v), spec.size, DTYPES.index(spec.dtype), limit]
 
-    def _stops(self, plan: Plan, at: int, span: tuple[int, int]) -> None:
-        """The STOP of a mark at this position, which belongs to the part whose end it is."""
-        for position, flags in plan.program.marks:
-            if position != at or (at == span[0] and at > 0):
-                continue
-            self.body.append(len(flags) << 8 | len(flags) << 16)
-            self.body += [self.offset(plan, v) for v, _ in flags]
-            self.body += [REASONS.index(what) for _, what in flags]
+    def _part(self, plan: Plan, first: int, last: int, constants: dict[int, int]) -> int:
+        """Steps [first, last) with their STOPs; the position behind the last STOP, or the first."""
+        stopped, marks = len(self.body), dict(plan.program.marks)
+        for k in range(first, last + 1):
+            if k in marks and k > first:
+                flags = marks[k]
+                self.body.append(len(flags) << 8 | len(flags) << 16)
+                self.body += [self.offset(plan, v) for v, _ in flags]
+                self.body += [REASONS.index(what) for _, what in flags]
+                stopped = len(self.body)
+            if k < last:
+                self._step(plan, plan.program.steps[k], constants)
+        return stopped
 
     def _step(self, plan: Plan, step: Step, constants: dict[int, int]) -> None:
         program = plan.program
@@ -266,7 +269,7 @@ class _Table:
             if self.rows[k] != NONE:
                 self.rows[k] += at_data
         for k in range(0, len(self.programs), 16):
-            for part in (2, 3, 4, 5, 11):
+            for part in (2, 3, 4, 5, 11, 15):
                 self.programs[k + part] += at_body
             self._move_flash(
                 self.programs[k + 2] - at_body, self.programs[k + 5] - at_body, at_data

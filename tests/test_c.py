@@ -163,6 +163,30 @@ def test_the_rest_of_a_step_has_the_bits_of_numba(seed: int) -> None:
     same("check_finite", [np.zeros((), np.uint32)], [x, z, labels])
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_packed_gradients_have_the_bits_of_numba(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    case = convolution(rng)
+    x, w, g = (normal(rng, *case[k]) for k in ("x", "w", "y"))
+    x[x < 0] = 0
+    stride, padding, groups, dilation = case["attrs"]
+    least = min(x.shape[1], (w.shape[0] - 1) * dilation[0] + 1)
+    rows = unset(int(rng.integers(least, x.shape[1] + 1)), *x.shape[2:])
+    held = [np.zeros(-(-x.size // 8), np.uint8), np.zeros(x.size, np.float32)]
+    packed = same("bitmap_pack", [*held, np.zeros((), np.uint32)], [x], (x.size,))[:2]
+    attrs = (x.shape, w.shape[:2], stride, padding, groups, dilation)
+    k = int(rng.integers(1, x.size + 1))
+    same("topk_pack", held, [np.round(x), np.zeros(256, np.uint32)], (k,))
+    same("zero_pruned", [unset(*x.shape)], [normal(rng, *x.shape), x])
+    matrix = normal(rng, x.size // x.shape[-1], 5)
+    block = unset(int(rng.integers(1, len(matrix) + 1)), x.shape[-1])
+    for acc in (False, True):
+        dw = normal(rng, *w.shape) if acc else unset(*w.shape)
+        same("bitmap_conv2d_vjp_w", [dw], [*packed, g, rows], (*attrs, acc))
+        y = normal(rng, x.shape[-1], 5) if acc else unset(x.shape[-1], 5)
+        same("bitmap_matmul_tn", [y], [*packed, matrix, block], (x.shape, True, acc))
+
+
 EXACT = ("add", "sub", "mul", "div", "neg", "scale", "abs", "sqrt", "relu", "relu6", "leaky_relu")
 
 

@@ -27,7 +27,7 @@ enum {
     PROGRAM_COUNT,
     HEADER = 20
 };
-enum { KIND, SAMPLES, PROLOGUE, BODY, EPILOGUE, END, LOSS, LR, CORRECTIONS, PART, KEY, PORTS, INPUTS };
+enum { KIND, SAMPLES, PROLOGUE, BODY, EPILOGUE, END, LOSS, LR, CORRECTIONS, PART, KEY, PORTS, INPUTS, GUARDED = 15 };
 
 static uint8_t *at(const tt_model *m, uint32_t offset) { return (uint8_t *)m->arena + offset; }
 
@@ -180,20 +180,23 @@ static int prepare(const tt_model *m, const uint32_t *row, const void *x, const 
     return status;
 }
 
+/* A slice up to where anything persistent changes; then the prologue, if it is the batch's first. */
+static int forward_and_backward(tt_model *m, const uint32_t *row, const void *x, const void *y) {
+    int status = prepare(m, row, x, y);
+    if (status == TT_OK) status = run(m, row[BODY], row[GUARDED]);
+    if (status != TT_OK) return status;
+    if (!m->begun) status = run(m, row[PROLOGUE], row[BODY]);
+    m->begun = 1u;
+    return status == TT_OK ? run(m, row[GUARDED], row[EPILOGUE]) : status;
+}
+
 int tt_train(tt_model *m, const void *x, const void *y, float *loss) {
     const uint32_t *row = program(m, 0u), *sure = program(m, 1u);
-    int status = prepare(m, row, x, y);
-    if (status != TT_OK) return status;
-    if (!m->begun) {
-        status = run(m, row[PROLOGUE], row[BODY]);
-        m->begun = 1u;
-    }
-    if (status == TT_OK) status = run(m, row[BODY], row[EPILOGUE]);
+    int status = forward_and_backward(m, row, x, y);
     if (status == TT_E_OVERFLOW && sure) { /* nothing was changed: the same slice, with more room */
         row = sure;
         m->overflows++;
-        status = prepare(m, row, x, y);
-        if (status == TT_OK) status = run(m, row[BODY], row[EPILOGUE]);
+        status = forward_and_backward(m, row, x, y);
     }
     if (status != TT_OK) return status;
     if (loss) memcpy(loss, at(m, row[LOSS]), 4);
