@@ -230,6 +230,13 @@ def test_sanitizers_find_nothing(case: str, exported) -> None:
     agree(run([build(need("gcc"), flags, made.folder)], made.folder), made.figures)
 
 
+def test_the_analyzer_finds_nothing(exported, tmp_path: Path) -> None:
+    """gcc's static analysis of the step loop, the tables and every kernel."""
+    folder = exported("packed").folder
+    flags = [*STRICT, *BITS, "-O2", "-fanalyzer", f"-I{folder}"]
+    run([need("gcc"), *flags, "-c", *sources(folder)], tmp_path)
+
+
 @pytest.mark.parametrize("case", ["momentum", "slices"])
 def test_the_verbs_refuse(case: str, exported) -> None:
     folder = exported(case).folder

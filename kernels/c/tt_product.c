@@ -57,8 +57,22 @@ void tt_gemm(const tt_product *q) {
     }
 }
 
+/* One product for each output, as depthwise gradients ask for. */
+static void lanewise_once(const tt_product *q) {
+    tt_ix m, n;
+    for (m = 0; m < q->m; m++) {
+        float *c = q->c + m * q->c_rs;
+        const float *a = q->a + m * q->a_rs, *b = q->b;
+        for (n = 0; n < q->n; n++) c[n] += a[n] * b[n];
+    }
+}
+
 void tt_lanewise(const tt_product *q) {
     tt_ix m, n, o, k;
+    if (q->add && q->ko == 1 && q->ki == 1 && !q->bias) {
+        lanewise_once(q);
+        return;
+    }
     for (m = 0; m < q->m; m++) {
         for (n = 0; n < q->n; n++) {
             float *c = q->c + m * q->c_rs + n, s = q->add ? *c : 0.0f;

@@ -105,6 +105,7 @@ static const uint8_t *load(const tt_model *m, const uint32_t *port, const uint8_
     return data + bytes;
 }
 
+/* Without labels (a null y), the inputs alone. */
 static int load_all(const tt_model *m, const uint32_t *row, const void *x, const void *y) {
     const uint32_t *port = m->net->words + row[PORTS];
     const uint8_t *data = x;
@@ -112,7 +113,7 @@ static int load_all(const tt_model *m, const uint32_t *row, const void *x, const
     uint32_t k;
     for (k = 0; k < row[INPUTS]; k++, port += ROW) data = load(m, port, data, &status);
     data = y;
-    for (k = 0; k < row[INPUTS + 1]; k++, port += ROW) data = load(m, port, data, &status);
+    for (k = 0; data && k < row[INPUTS + 1]; k++, port += ROW) data = load(m, port, data, &status);
     return status;
 }
 
@@ -192,7 +193,7 @@ static int forward_and_backward(tt_model *m, const uint32_t *row, const void *x,
 
 int tt_train(tt_model *m, const void *x, const void *y, float *loss) {
     const uint32_t *row = program(m, 0u), *sure = program(m, 1u);
-    int status = forward_and_backward(m, row, x, y);
+    int status = row ? forward_and_backward(m, row, x, y) : TT_E_TABLE;
     if (status == TT_E_OVERFLOW && sure) { /* nothing was changed: the same slice, with more room */
         row = sure;
         m->overflows++;
@@ -211,10 +212,13 @@ int tt_train(tt_model *m, const void *x, const void *y, float *loss) {
 }
 
 int tt_infer(tt_model *m, const void *x, void *out) {
-    const uint32_t *row = program(m, 2u), *port = m->net->words + row[PORTS];
-    int status = load_all(m, row, x, 0);
+    const uint32_t *row = program(m, 2u), *port;
     uint8_t *to = out;
     uint32_t k, bytes;
+    int status;
+    if (!row) return TT_E_TABLE;
+    port = m->net->words + row[PORTS];
+    status = load_all(m, row, x, 0);
     if (status == TT_OK) status = run(m, row[PROLOGUE], row[END]);
     for (port += ROW * (row[INPUTS] + row[INPUTS + 1]), k = 0; k < row[INPUTS + 2]; k++) {
         bytes = port[1] * (port[2] == 3u ? 1u : 4u);
