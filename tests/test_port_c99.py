@@ -23,6 +23,7 @@ import pytest
 
 import tinytrain as tt
 from tinytrain import data, models, nn, optim
+from tinytrain.errors import InputError
 from tinytrain.kernels import c_
 from tinytrain.ports import c99
 
@@ -395,10 +396,38 @@ def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
     trainer.export("c99", str(tmp_path / "one"))
     command = [sys.executable, "-m", "tinytrain", "export", str(tmp_path / "net.npz")]
     run([*command, "--to", "c99", "--out", str(tmp_path / "two"), "--json"], tmp_path)
-    for path in (tmp_path / "one").iterdir():
-        assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
+    files = [p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.*")]
+    for name in (name for name in files if (tmp_path / "one" / name).is_file()):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     done = subprocess.run([*command, "--to", "avr", "--out", "x"], capture_output=True, text=True)
     assert done.returncode == 2 and "unknown port 'avr'" in done.stderr
+
+
+def test_what_does_not_fit_the_flash(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"c99: tables and parameters take .* are missing"):
+        trainer_of("momentum").export("c99", str(tmp_path), flash="16K")
+    trainer_of("momentum").export("c99", str(tmp_path), flash="32K")
+
+
+def test_it_is_an_arduino_library(exported, tmp_path: Path) -> None:
+    """Its parts are there, and the sketch compiles and links as C++ with a stand-in for Arduino."""
+    folder = exported("slices").folder
+    properties = dict(
+        line.split("=", 1) for line in (folder / "library.properties").read_text().splitlines()
+    )
+    assert {"name", "version", "author", "sentence", "architectures"} <= set(properties)
+    (sketch,) = folder.glob("examples/*/*.ino")
+    assert sketch.stem == sketch.parent.name
+    flags = ["-x", "c++", "-std=gnu++17", "-Wall", "-Wextra", "-Werror", "-DARDUINO=10819"]
+    around = ["-include", str(PROGRAMS / "Arduino.h"), f"-I{folder}"]
+    run([need("g++"), *flags, *around, "-c", str(sketch), "-o", "sketch.o"], tmp_path)
+    c_files = [*sources(folder), str(folder / "main.c")]
+    run(
+        [need("gcc"), "-std=gnu11", "-O1", "-DARDUINO=10819", f"-I{folder}", "-c", *c_files],
+        tmp_path,
+    )
+    objects = [p.name for p in tmp_path.glob("*.o")]
+    run(["g++", *objects, "-o", "sketch.elf"], tmp_path)
 
 
 def test_frozen_parameters_stay_in_flash(exported, tmp_path: Path) -> None:

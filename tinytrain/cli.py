@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--to", required=True, help="c99 or micropython")
     export.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     export.add_argument("--ram", help="another budget than the checkpoint's")
+    export.add_argument("--flash", help="bytes that tables and parameters may take, as 256K")
     export.add_argument("--batch", type=int, help="another batch than the checkpoint's")
     export.add_argument("--model", help="file.py:function that makes the network, as for eval")
 
@@ -472,7 +473,7 @@ def _export(arguments: argparse.Namespace) -> None:
     given = {"batch": arguments.batch, "ram": arguments.ram, "backend": "numpy"}
     changes = {name: value for name, value in given.items() if value is not None}
     trainer = _restored(arguments.file, arguments.model, changes)
-    trainer.export(arguments.to, arguments.out)
+    trainer.export(arguments.to, arguments.out, arguments.flash)
     plan = trainer.plan
     report = {
         "port": arguments.to,

@@ -13,6 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef void tt_kernel(void *const *p, const int32_t *g);
 typedef ptrdiff_t tt_ix; /* a count of elements */
 
@@ -48,5 +52,9 @@ void tt_walk(const tt_call *calls, tt_ix count);
    1 products fused into sums, 2 excess precision, 4 subnormal results flushed, 8 subnormal operands
    flushed, 16 not to nearest even, 32 division or sums reordered, 64 a vector unit that flushes. */
 int tt_selfcheck(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

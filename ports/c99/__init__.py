@@ -18,7 +18,12 @@ from tinytrain.ports import table
 # with the test program's own (tests/test_port_c99.py). `make stack` shows other builds'.
 STACK_BYTES = 1024
 HERE = os.path.dirname(os.path.abspath(__file__))
-OWN = ("tt.h", "tt.c", "main.c", "Makefile")
+OWN = ("tt.h", "tt.c", "main.c", "Makefile", "CMakeLists.txt")
+FILLED = {  # with the figures of the export
+    "README.in": "README.md",
+    "library.in": "library.properties",
+    "sketch.in": os.path.join("examples", "LearnFromSensor", "LearnFromSensor.ino"),
+}
 
 
 def kernel_sources() -> str:
@@ -27,7 +32,8 @@ def kernel_sources() -> str:
 
 
 def export(trainer: Any, folder: str | os.PathLike[str]) -> None:
-    """Write model.h, model.c, kernels, step loop, Makefile and README into `folder`, which is made.
+    """Write model.h, model.c, kernels, step loop, Makefile and README into `folder`, which is made;
+    it is an Arduino library and an ESP-IDF component as well.
     InputError if the plan has what the port lacks, or the folder cannot be written."""
     words = table.encode(trainer, "c99")
     folder = os.fspath(folder)
@@ -41,8 +47,9 @@ def export(trainer: Any, folder: str | os.PathLike[str]) -> None:
         figures = _figures(trainer, words)
         _write(folder, "model.h", _header(figures))
         _write(folder, "model.c", _source(words))
-        with open(os.path.join(HERE, "README.in"), encoding="utf-8") as file:
-            _write(folder, "README.md", file.read().format(**figures))
+        for name, target in FILLED.items():
+            with open(os.path.join(HERE, name), encoding="utf-8") as file:
+                _write(folder, target, file.read().format(**figures))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
 
@@ -53,7 +60,9 @@ def _copy(path: str, folder: str) -> None:
 
 
 def _write(folder: str, name: str, text: str) -> None:
-    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+    path = os.path.join(folder, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
@@ -113,12 +122,20 @@ def _header(figures: dict[str, Any]) -> str:
 #define TT_CLASSES {classes} /* labels lie below; 0: they are no class numbers */
 #define TT_OPERANDS {operands} /* of a step, at most */
 
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
 extern const tt_net tt_model_net;
 
 /* One arena to begin with: tt_model m = TT_MODEL. Define TT_NO_ARENA to bring your own. */
 #ifndef TT_NO_ARENA
 extern float tt_arena[];
-#define TT_MODEL {{.net = &tt_model_net, .arena = tt_arena}}
+#define TT_MODEL {{&tt_model_net, tt_arena, 0.0f, 0u, 0u, 0u, 0u, 0u, {{0u, 0u, 0u, 0u}}}}
+#endif
+
+#ifdef __cplusplus
+}}
 #endif
 
 #endif

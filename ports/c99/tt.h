@@ -9,6 +9,10 @@
 
 #include "tt_kernels.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* What an export wrote: the table (ports/table.py says what its words are) and its kernels. */
 typedef struct {
     const uint32_t *words;
@@ -66,5 +70,9 @@ int tt_restore(tt_model *m, tt_read *read, void *user);
 
 /* CRC-32 (as zlib has it) of more bytes; begins with 0. */
 uint32_t tt_crc(uint32_t crc, const void *data, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
