@@ -12,6 +12,7 @@ import tinytrain as tt
 from tinytrain import models, nn, optim
 from tinytrain.budget import parse_bytes, slice_sizes
 from tinytrain.freeze import Recorder, defaults, sample_specs
+from tinytrain.kernels import c_
 from tinytrain.lifetime import buffers_of, live_bytes, live_of
 from tinytrain.lower import Decisions, lower
 from tinytrain.op import OPS
@@ -26,6 +27,9 @@ BACKENDS = [
         marks=pytest.mark.skipif(
             importlib.util.find_spec("numba") is None, reason="numba is not installed"
         ),
+    ),
+    pytest.param(
+        "c", marks=pytest.mark.skipif(not c_.is_there(), reason="a C compiler is missing")
     ),
 ]
 SMALL = {

@@ -16,7 +16,7 @@ from planned import fresh, high_water, leaf_values, planned_equals_fresh, same_b
 
 from tinytrain import run, tensor
 from tinytrain.check import gradients
-from tinytrain.kernels import numpy_
+from tinytrain.kernels import c_, numpy_
 from tinytrain.lower import backward_of, lower
 from tinytrain.op import OPS
 from tinytrain.spec import Spec
@@ -28,7 +28,9 @@ SMALL = 0.05
 
 has_numba = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not has_numba, reason="numba is missing")
-BACKENDS = ["numpy", pytest.param("numba", marks=needs_numba)]
+needs_c = pytest.mark.skipif(not c_.is_there(), reason="a C compiler is missing")
+COMPILED = [pytest.param("numba", marks=needs_numba), pytest.param("c", marks=needs_c)]
+BACKENDS = ["numpy", *COMPILED]
 fewer = settings(max_examples=settings.default.max_examples * 2 // 5)  # what plans takes longer
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -91,19 +93,19 @@ def near(got: np.ndarray, want: np.ndarray, what: str) -> None:
     assert worst <= AGREEMENT, f"{what} differs by {worst:.2g} of its largest element"
 
 
-@needs_numba
+@pytest.mark.parametrize("backend", COMPILED)
 @each_case
 @fewer
 @given(data=st.data())
-def test_backends_agree(case: Case, data) -> None:
+def test_backends_agree(case: Case, backend: str, data) -> None:
     call, twice = data.draw(case.calls), data.draw(st.booleans())
     found = {}
-    for name in ("numpy", "numba"):
+    for name in ("numpy", backend):
         with tensor.backend(name):
             out, loss, tensors = traced(case, call, twice)
             loss.backward()
         found[name] = [out.data, *(t.grad for t in tensors if t.requires_grad)]
-    for k, (got, want) in enumerate(zip(found["numba"], found["numpy"], strict=True)):
+    for k, (got, want) in enumerate(zip(found[backend], found["numpy"], strict=True)):
         near(got, want, f"gradient {k - 1}" if k else "the output")
 
 
@@ -123,14 +125,14 @@ def update_arrays(update: Update, size: int) -> list[np.ndarray | None]:
     ]
 
 
-@needs_numba
+@pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("size", [1, 7, 100])
 @pytest.mark.parametrize("update", UPDATES, ids=str)
-def test_backends_agree_on_updates(update: Update, size: int) -> None:
+def test_backends_agree_on_updates(update: Update, size: int, backend: str) -> None:
     ins = update_arrays(update, size)
     specs = tuple(None if a is None else Spec(a.shape, str(a.dtype)) for a in ins)
     outs, attrs = OPS[update.op].infer(specs, update.attrs)
-    both = [run.call(update.op, ins, outs, attrs, name) for name in ("numba", "numpy")]
+    both = [run.call(update.op, ins, outs, attrs, name) for name in (backend, "numpy")]
     for got, want in zip(*both, strict=True):
         near(got, want, update.op)
 

@@ -648,3 +648,8 @@ def test_a_reader_that_goes_away_is_no_error():
     )
     assert ran.stderr == ""
     assert ran.stdout.startswith("kind of buffer")
+
+
+def test_backend_says_which_and_why(ok):
+    got = ok("backend")
+    assert got["backend"] in ("c", "numba", "numpy") and got["why"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-FOLDERS = ("kernels", "models", "bench")
+FOLDERS = ("kernels", "models", "bench", "ports")
 
 BUILD = """
 import sys
@@ -27,7 +27,7 @@ print(getattr(build_meta, sys.argv[1])(sys.argv[2]))
 IMPORT_ALL = """
 import importlib, pathlib, sys
 import tinytrain
-for name in ("kernels", "models", "bench"):
+for name in ("kernels", "models", "bench", "ports"):
     module = importlib.import_module(f"tinytrain.{name}")
     print(pathlib.Path(module.__file__).resolve())
 assert "numba" not in sys.modules, "import tinytrain must not import numba"

@@ -15,6 +15,7 @@ from planned import fresh, leaf_values, results, same_bits, write
 import tinytrain as tt
 from tinytrain import losses, models, nn, ops, optim
 from tinytrain.freeze import Recorder, sample_specs
+from tinytrain.kernels import c_
 from tinytrain.lower import lower
 from tinytrain.nn.module import Buffer, constant
 from tinytrain.plan import make_plan
@@ -22,7 +23,12 @@ from tinytrain.run import POISON, Executor, new_arena
 
 has_numba = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not has_numba, reason="numba is missing")
-BACKENDS = ["numpy", pytest.param("numba", marks=needs_numba)]
+needs_c = pytest.mark.skipif(not c_.is_there(), reason="a C compiler is missing")
+BACKENDS = [
+    "numpy",
+    pytest.param("numba", marks=needs_numba),
+    pytest.param("c", marks=needs_c),
+]
 both = pytest.mark.parametrize("backend", BACKENDS)
 
 SMALL = {  # a model's arguments that keep a step short

@@ -1,4 +1,4 @@
-"""The command line: `tinytrain demo | plan | train | eval | models | bench`.
+"""The command line: `tinytrain demo | plan | train | eval | export | backend | models | bench`.
 
 Results go to stdout, progress to stderr. Exit status 0 done, 2 bad usage or input, 3 the plan
 does not fit; an error is one line, never a traceback.
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = command("demo", _demo, "learn handwritten digits within a RAM budget")
     demo.add_argument("--ram", default=DEMO_RAM, help=f"budget, such as 64K (default {DEMO_RAM})")
     demo.add_argument("--epochs", type=int, default=DEMO_EPOCHS)
-    demo.add_argument("--backend", default="auto", help="auto, numpy or numba")
+    demo.add_argument("--backend", default="auto", help="auto, numpy, numba or c")
     demo.add_argument("--svg", help="write a picture of the arena to this file")
 
     plan = command("plan", _plan, "say how many bytes a training step needs, and for what")
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=int, default=5, help="so many (more) epochs; default 5")
     train.add_argument("--lr", type=float, help="learning rate")
     train.add_argument("--seed", type=int, help="of the weights and the shuffling; default 0")
-    train.add_argument("--backend", default="auto", help="auto, numpy or numba")
+    train.add_argument("--backend", default="auto", help="auto, numpy, numba or c")
     train.add_argument("--save", help="file to write when done (.npz)")
     train.add_argument(
         "--resume",
@@ -116,7 +116,18 @@ def _parser() -> argparse.ArgumentParser:
         help="file.py:function that makes the network; default: the one it was trained with, "
         "which is run",
     )
-    evaluate.add_argument("--backend", default="auto", help="auto, numpy or numba")
+    evaluate.add_argument("--backend", default="auto", help="auto, numpy, numba or c")
+
+    export = command("export", _export, "write a saved model for a board, to train on there")
+    export.add_argument("file", help="checkpoint written by train --save")
+    export.add_argument("--to", required=True, help="c99 or micropython")
+    export.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    export.add_argument("--ram", help="another budget than the checkpoint's")
+    export.add_argument("--flash", help="bytes that tables and parameters may take, as 256K")
+    export.add_argument("--batch", type=int, help="another batch than the checkpoint's")
+    export.add_argument("--model", help="file.py:function that makes the network, as for eval")
+
+    command("backend", _backend, "say which kernels run here, and why")
 
     command("models", _models, "list the models of the zoo")
 
@@ -475,6 +486,30 @@ def _eval(arguments: argparse.Namespace) -> None:
     result = trainer.evaluate(found.x, _labels(trainer, found, arguments.data))
     report = {**result, "samples": len(found), "backend": trainer.backend}
     _emit(arguments, report, f"{len(found):,} samples: {_words(result)}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    given = {"batch": arguments.batch, "ram": arguments.ram, "backend": "numpy"}
+    changes = {name: value for name, value in given.items() if value is not None}
+    trainer = _restored(arguments.file, arguments.model, changes)
+    trainer.export(arguments.to, arguments.out, arguments.flash)
+    plan = trainer.plan
+    report = {
+        "port": arguments.to,
+        "folder": arguments.out,
+        "arena_bytes": plan.arena_bytes,
+        "microbatch": plan.microbatch,
+        "files": sorted(os.listdir(arguments.out)),
+    }
+    text = f"{arguments.to}: {plan.arena_bytes:,} bytes of arena; written to {arguments.out}"
+    _emit(arguments, report, text)
+
+
+def _backend(arguments: argparse.Namespace) -> None:
+    from tinytrain import run
+
+    name, why = run.automatic()
+    _emit(arguments, {"backend": name, "why": why}, f"{name}: {why}")
 
 
 def _models(arguments: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ The two differ in one thing: where the buffer of a value comes from.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,38 +24,77 @@ if TYPE_CHECKING:
 POISON = 0xFF  # a NaN in float32, so that a dead byte that is read shows
 CANARIES = (0xA5, 0x5A)
 ALIGNMENT = 64  # of the arena's first byte
-BACKENDS = ("numpy", "numba")
+BACKENDS = ("numpy", "numba", "c")
+NUMBA_NEEDS = 2**30  # bytes of memory, below which its compiler (125 MB) is too much
 
 
 def choose_backend(name: str = "auto") -> str:
-    """`auto`: Numba where it can be imported, else NumPy. InputError for an unknown name."""
+    """`auto`: what `automatic` says. InputError for an unknown name."""
     if name == "auto":
-        import importlib.util
-
-        return "numba" if importlib.util.find_spec("numba") else "numpy"
+        return automatic()[0]
     if name not in BACKENDS:
         raise InputError(f"unknown backend {name!r}; there are auto, {', '.join(BACKENDS)}")
     return name
 
 
+def automatic() -> tuple[str, str]:
+    """The backend that `auto` stands for, and why: C where it is built or can be (it is built now),
+    else Numba where it is installed and has room, else NumPy."""
+    from tinytrain.kernels import c_
+
+    try:
+        c_.library()
+        return "c", f"the C kernels are built: {c_.build_path()}"
+    except ImportError as error:
+        why = str(error)
+    import importlib.util
+
+    if importlib.util.find_spec("numba") is None:
+        return "numpy", f"{why}; and numba is not installed"
+    if (memory := _memory()) < NUMBA_NEEDS:
+        return "numpy", f"{why}; and {memory:,} bytes of memory are too few for numba"
+    return "numba", f"{why}; numba is installed"
+
+
+def _memory() -> int:
+    """This machine's memory in bytes; without an answer, plenty."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return NUMBA_NEEDS
+
+
 def kernel(op: str, backend: str, dtype: str = "float32") -> Callable[..., None]:
-    """The kernel of a row. Numba serves float32 and leaves what it lacks to the reference."""
+    """The kernel of a row. Numba and C serve float32 and leave what they lack to the reference."""
     from tinytrain.kernels import numpy_
 
     families: list[Any] = [numpy_]
-    if backend == "numba" and dtype == "float32":
-        try:
-            from tinytrain.kernels import numba_
-        except ImportError as error:
-            raise InputError(
-                f"backend numba: {error}; pip install numba, or backend='numpy'"
-            ) from error
-        families.insert(0, numba_)
+    if backend != "numpy" and dtype == "float32":
+        families.insert(0, _family(backend))
     for family in families:
-        found = getattr(family, op, None) or getattr(family, op + "_", None)
+        try:
+            found = getattr(family, op, None) or getattr(family, op + "_", None)
+        except ImportError as error:
+            raise InputError(f"backend {backend}: {error}, or use backend='numpy'") from error
         if found is not None:
             return found
     raise InputError(f"backend {backend} has no kernel for {op}")
+
+
+def _family(backend: str) -> Any:
+    """The kernels of a backend, which may not be there."""
+    try:
+        if backend == "c":
+            from tinytrain.kernels import c_
+
+            return c_
+        from tinytrain.kernels import numba_
+
+        return numba_
+    except ImportError as error:
+        raise InputError(
+            f"backend {backend}: {error}; pip install numba, or backend='numpy'"
+        ) from error
 
 
 def bind(
@@ -73,7 +113,9 @@ def bind(
             calls.append((np.copyto, (outs[0], array(step.acc))))
         dtype = program.specs[next(v for v in step.outs if v is not None)].dtype
         dtype = next((str(x.dtype) for x in ins if x is not None and x.dtype.kind == "f"), dtype)
-        calls.append((kernel(step.op, backend, dtype), tuple(args)))
+        found = kernel(step.op, backend, dtype)
+        ahead = getattr(found, "bind", None)
+        calls.append((found, tuple(args)) if ahead is None else ahead(*args))
     return calls
 
 
@@ -212,6 +254,9 @@ class Executor:
         self.poison = poison
         self._views: dict[int, np.ndarray] = {}
         program = plan.program
+        self._joined: Callable[[list[Any]], list[Any]] = list
+        if backend == "c":
+            self._joined = _family(backend).joined
         self._calls = [
             bind(program, [step], self.view, backend) if moves is None else [moves]
             for step, moves in ((step, self._transfer(step)) for step in program.steps)
@@ -265,7 +310,7 @@ class Executor:
         stops.setdefault(lasts, [])
         found = []
         for at in sorted(stops):
-            calls = [call for step in self._calls[begin:at] for call in step]
+            calls = self._joined([call for step in self._calls[begin:at] for call in step])
             found.append(Section(calls, begin, at, stops[at], lasts < at))
             begin = at
         return found

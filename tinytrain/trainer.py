@@ -463,6 +463,18 @@ class Trainer:
         if self._spill is not None:
             self._spill.close()
 
+    def export(self, port: str, folder: str, flash: Any = None) -> None:
+        """Write what trains on from here where there is no tinytrain: parameters and running
+        statistics as they are, the step and its inference as planned, optimizer state zero.
+
+        port    "c99": C sources for bare metal, or "micropython".
+        folder  made if it is not there. InputError names an op or dtype that the port lacks.
+        flash   bytes, or "256K", that tables and parameters may take. InputError if they do not.
+        """
+        from tinytrain.ports import export
+
+        export.export(self, port, folder, budget.parse_bytes(flash))
+
     @staticmethod
     def restore(path: str, net: Module | None = None, **changes: Any) -> Trainer:
         """The trainer that `save` wrote; it goes on bit for bit. A network that is not from the

@@ -1,0 +1,76 @@
+/* Matrix products over leading axes that broadcast, and the embedding. Every output of a product is
+   one sum over k ascending, from +0 or the stored value. */
+#include "tt_product.h"
+
+#include "tt_math.h"
+
+enum { RANK = 6 };
+
+void tt_kernel_matmul(void *const *p, const int32_t *g) {
+    const int32_t *sizes = g + 9, *left = sizes + g[8], *right = left + g[8];
+    tt_ix index[RANK] = {0}, a = 0, b = 0, items = 1, k, item;
+    tt_product q = {0};
+    q.m = g[0], q.n = g[1], q.ki = g[2], q.ko = 1, q.add = g[3];
+    q.c_rs = q.n, q.a_rs = g[4], q.a_ki = g[5];
+    for (k = 0; k < g[8]; k++) items *= sizes[k];
+    for (item = 0; item < items; item++) {
+        q.c = (float *)p[0] + item * q.m * q.n;
+        q.a = (const float *)p[1] + a;
+        q.b = (const float *)p[2] + b;
+        if (g[7] == 1) {
+            q.b_ki = g[6];
+            tt_gemm(&q);
+        } else {
+            q.b_ki = g[6], q.b_ko = g[7];
+            tt_across(&q);
+        }
+        for (k = g[8] - 1; k >= 0; k--) { /* the next matrices */
+            a += left[k], b += right[k];
+            if (++index[k] < sizes[k]) break;
+            a -= sizes[k] * left[k], b -= sizes[k] * right[k], index[k] = 0;
+        }
+    }
+}
+
+/* p - lr * (a^T b), a block of rows at a time. */
+void tt_kernel_matmul_tn_sgd(void *const *p, const int32_t *g) {
+    float *y = p[0], rate = *(const float *)p[4];
+    const float *weights = p[1];
+    tt_ix row, k;
+    tt_product q = {0};
+    q.n = q.c_rs = q.b_ki = g[1], q.ki = g[2], q.ko = 1;
+    q.c = p[5], q.a_rs = 1, q.a_ki = g[0], q.b = p[3];
+    for (row = 0; row < g[0]; row += g[3], y += k, weights += k) {
+        q.m = g[0] - row < g[3] ? g[0] - row : g[3];
+        q.a = (const float *)p[2] + row;
+        tt_gemm(&q);
+        for (k = 0; k < q.m * q.n; k++) y[k] = weights[k] - rate * q.c[k];
+    }
+}
+
+static tt_ix row_of(const int32_t *indices, tt_ix k, tt_ix rows) {
+    int32_t i = indices[k];
+    return i < 0 ? 0 : i < rows ? i : rows - 1; /* bounds are checked before a step */
+}
+
+void tt_kernel_embedding(void *const *p, const int32_t *g) {
+    float *y = p[0];
+    const float *table = p[1];
+    tt_ix k, i, width = g[2];
+    for (k = 0; k < g[0]; k++) {
+        const float *row = table + row_of(p[2], k, g[1]) * width;
+        for (i = 0; i < width; i++) *y++ = row[i];
+    }
+}
+
+void tt_kernel_embedding_vjp(void *const *p, const int32_t *g) {
+    float *dtable = p[0];
+    const float *from = p[1];
+    tt_ix k, i, width = g[2];
+    if (!g[3])
+        for (k = 0; k < g[1] * width; k++) dtable[k] = 0.0f;
+    for (k = 0; k < g[0]; k++) {
+        float *row = dtable + row_of(p[2], k, g[1]) * width;
+        for (i = 0; i < width; i++) row[i] += *from++;
+    }
+}

@@ -1,0 +1,99 @@
+/* The products in plain C, for boards: four outputs of a row at a time, so that a load of `a` serves
+   four. */
+#include "tt_product.h"
+
+#include "tt_math.h"
+
+#ifndef TT_VECTORS
+
+/* Four sums of row m from column n on. */
+static void gemm_4(const tt_product *q, tt_ix m, tt_ix n) {
+    float *c = q->c + m * q->c_rs + n;
+    float s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
+    const float *a_row = q->a + m * q->a_rs, *b_row = q->b + n;
+    tt_ix o, k, a_ki = q->a_ki, b_ki = q->b_ki;
+    if (q->add) {
+        s0 = c[0];
+        s1 = c[1];
+        s2 = c[2];
+        s3 = c[3];
+    }
+    for (o = 0; o < q->ko; o++) {
+        const float *a = a_row + o * q->a_ko, *b = b_row + o * q->b_ko;
+        for (k = q->ki; k > 0; k--) {
+            float v = *a;
+            s0 += v * b[0];
+            s1 += v * b[1];
+            s2 += v * b[2];
+            s3 += v * b[3];
+            a += a_ki;
+            b += b_ki;
+        }
+    }
+    if (q->bias) {
+        s0 += q->bias[n];
+        s1 += q->bias[n + 1];
+        s2 += q->bias[n + 2];
+        s3 += q->bias[n + 3];
+    }
+    c[0] = s0;
+    c[1] = s1;
+    c[2] = s2;
+    c[3] = s3;
+}
+
+void tt_gemm(const tt_product *q) {
+    tt_ix m, n, o, k;
+    for (m = 0; m < q->m; m++) {
+        for (n = 0; n + 4 <= q->n; n += 4) gemm_4(q, m, n);
+        for (; n < q->n; n++) {
+            float *c = q->c + m * q->c_rs + n, s = q->add ? *c : 0.0f;
+            for (o = 0; o < q->ko; o++) {
+                const float *a = q->a + m * q->a_rs + o * q->a_ko, *b = q->b + n + o * q->b_ko;
+                for (k = q->ki; k > 0; k--, a += q->a_ki, b += q->b_ki) s += *a * *b;
+            }
+            *c = q->bias ? s + q->bias[n] : s;
+        }
+    }
+}
+
+/* One product for each output, as depthwise gradients ask for. */
+static void lanewise_once(const tt_product *q) {
+    tt_ix m, n;
+    for (m = 0; m < q->m; m++) {
+        float *c = q->c + m * q->c_rs;
+        const float *a = q->a + m * q->a_rs, *b = q->b;
+        for (n = 0; n < q->n; n++) c[n] += a[n] * b[n];
+    }
+}
+
+void tt_lanewise(const tt_product *q) {
+    tt_ix m, n, o, k;
+    if (q->add && q->ko == 1 && q->ki == 1 && !q->bias) {
+        lanewise_once(q);
+        return;
+    }
+    for (m = 0; m < q->m; m++) {
+        for (n = 0; n < q->n; n++) {
+            float *c = q->c + m * q->c_rs + n, s = q->add ? *c : 0.0f;
+            for (o = 0; o < q->ko; o++) {
+                const float *a = q->a + m * q->a_rs + n + o * q->a_ko, *b = q->b + n + o * q->b_ko;
+                for (k = q->ki; k > 0; k--, a += q->a_ki, b += q->b_ki) s += *a * *b;
+            }
+            *c = q->bias ? s + q->bias[n] : s;
+        }
+    }
+}
+
+void tt_across(const tt_product *q) {
+    tt_ix m, n, k;
+    for (m = 0; m < q->m; m++) {
+        for (n = 0; n < q->n; n++) {
+            float *c = q->c + m * q->c_rs + n, s = q->add ? *c : 0.0f;
+            const float *a = q->a + m * q->a_rs, *b = q->b + n * q->b_ko;
+            for (k = q->ki; k > 0; k--, a += q->a_ki, b += q->b_ki) s += *a * *b;
+            *c = s;
+        }
+    }
+}
+#endif

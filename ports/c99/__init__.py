@@ -1,0 +1,167 @@
+"""The c99 port: an exported folder of tables and kernels that builds by itself. It runs nothing.
+
+The step is data (`model.c`), walked by `tt.c`: a new network needs no new C, and no line of C is
+made up here but arrays of numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import tinytrain
+from tinytrain.errors import InputError
+from tinytrain.kernels import geometry
+from tinytrain.ports import table
+
+# Of any verb, at most: a painted stack showed 620 to 780 bytes on Cortex-M0 to M55, gcc 12 at -O2,
+# with the test program's own (tests/test_port_c99.py). `make stack` shows other builds'.
+STACK_BYTES = 1024
+HERE = os.path.dirname(os.path.abspath(__file__))
+OWN = ("tt.h", "tt.c", "main.c", "Makefile", "CMakeLists.txt")
+FILLED = {  # with the figures of the export
+    "README.in": "README.md",
+    "library.in": "library.properties",
+    "sketch.in": os.path.join("examples", "LearnFromSensor", "LearnFromSensor.ino"),
+}
+
+
+def kernel_sources() -> str:
+    """The folder of the kernels, beside the module that describes their calls."""
+    return os.path.join(os.path.dirname(os.path.abspath(geometry.__file__)), "c")
+
+
+def export(trainer: Any, folder: str | os.PathLike[str]) -> None:
+    """Write model.h, model.c, kernels, step loop, Makefile and README into `folder`, which is made;
+    it is an Arduino library and an ESP-IDF component as well.
+    InputError if the plan has what the port lacks, or the folder cannot be written."""
+    words = table.encode(trainer, "c99")
+    folder = os.fspath(folder)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        for name in OWN:
+            _copy(os.path.join(HERE, name), folder)
+        for name in sorted(os.listdir(kernel_sources())):
+            if name.endswith((".c", ".h")):
+                _copy(os.path.join(kernel_sources(), name), folder)
+        figures = _figures(trainer, words)
+        _write(folder, "model.h", _header(figures))
+        _write(folder, "model.c", _source(words))
+        for name, target in FILLED.items():
+            with open(os.path.join(HERE, name), encoding="utf-8") as file:
+                _write(folder, target, file.read().format(**figures))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _copy(path: str, folder: str) -> None:
+    with open(path, encoding="utf-8") as file:
+        _write(folder, os.path.basename(path), file.read())
+
+
+def _write(folder: str, name: str, text: str) -> None:
+    path = os.path.join(folder, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _figures(trainer: Any, words: list[int]) -> dict[str, Any]:
+    """What the header and the README tell."""
+    frozen, plan = trainer._train.frozen, trainer.plan
+    outputs = trainer._for("predict", 1).frozen.tape
+    limits = [n for n in trainer._train.label_limits if n]
+    return {
+        "version": tinytrain.__version__,
+        "arena": words[4],
+        "persistent": words[5],
+        "flash": 4 * len(words),
+        "stack": STACK_BYTES,
+        "operands": max(operands for operands, _ in steps(words)),
+        "slice": plan.microbatch,
+        "slices": plan.batch // plan.microbatch,
+        "x": sum(plan.program.specs[v].nbytes for v in frozen.inputs),
+        "y": sum(plan.program.specs[v].nbytes for v in frozen.labels),
+        "out": sum(outputs.specs[v].nbytes for v in outputs.outputs),
+        "classes": max(limits, default=0),
+        "model": type(trainer.net).__name__,
+        "optimizer": repr(trainer.optimizer),
+        "steps": len(plan.program.steps),
+    }
+
+
+def steps(words: list[int]) -> list[tuple[int, int]]:
+    """(number of operands, instruction) of every step of a table."""
+    found = []
+    for k in range(words[17]):
+        row = words[16] + 16 * k
+        at, end = words[row + 2], words[row + 5]
+        while at < end:
+            operands, size = words[at] >> 8 & 0xFF, words[at] >> 16
+            found.append((operands, words[at] & 0xFF))
+            at += 1 + operands + size
+    return found
+
+
+def _header(figures: dict[str, Any]) -> str:
+    return """/* What tinytrain {version} exported: {model}, {optimizer}. All in bytes
+   unless it is said otherwise. */
+#ifndef MODEL_H
+#define MODEL_H
+#include "tt.h"
+
+#define TT_ARENA_BYTES {arena} /* all that a step touches, x and y included */
+#define TT_PERSISTENT_BYTES {persistent} /* of these: parameters, optimizer state */
+#define TT_FLASH_BYTES {flash} /* tables, initial and frozen parameters; code comes on top */
+#define TT_STACK_BYTES {stack} /* at most, of any verb; measured, see the README */
+#define TT_SLICE {slice} /* samples of a call of tt_train */
+#define TT_SLICES {slices} /* calls of tt_train that make an update */
+#define TT_X_BYTES {x} /* of a slice's inputs */
+#define TT_Y_BYTES {y} /* of a slice's labels */
+#define TT_OUT_BYTES {out} /* of tt_infer's output, for one sample */
+#define TT_CLASSES {classes} /* labels lie below; 0: they are no class numbers */
+#define TT_OPERANDS {operands} /* of a step, at most */
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+extern const tt_net tt_model_net;
+
+/* One arena to begin with: tt_model m = TT_MODEL. Define TT_NO_ARENA to bring your own. */
+#ifndef TT_NO_ARENA
+extern float tt_arena[];
+#define TT_MODEL {{&tt_model_net, tt_arena, 0.0f, 0u, 0u, 0u, 0u, 0u, {{0u, 0u, 0u, 0u}}}}
+#endif
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+""".format(**figures)
+
+
+def _source(words: list[int]) -> str:
+    used = sorted({code for _, code in steps(words)} - {0})
+    rows = [", ".join(f"{w:#x}u" for w in words[k : k + 8]) for k in range(0, len(words), 8)]
+    kernels = "".join(f"    [{code}] = tt_kernel_{table.INSTRUCTIONS[code]},\n" for code in used)
+    lines = ",\n    ".join(rows)
+    return f"""/* The table (its words: ports/table.py) and the kernels that its steps name. */
+#include "model.h"
+
+static const uint32_t words[] = {{
+    {lines}}};
+
+static tt_kernel *const kernels[] = {{
+{kernels}}};
+
+const tt_net tt_model_net = {{words, kernels}};
+
+#ifndef TT_NO_ARENA
+#if defined __GNUC__
+__attribute__((aligned(16)))
+#endif
+float tt_arena[TT_ARENA_BYTES / 4];
+#endif
+"""

@@ -1,0 +1,450 @@
+"""The c99 port: what a trainer exports builds without a warning, refuses what it should, and trains
+to the bits of the C backend here, with every compiler, on every processor and board at hand.
+
+A tool that is missing is a SKIP that names it, or, with TINYTRAIN_REQUIRE_PORTS=1, a failure.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import tinytrain as tt
+from tinytrain import data, models, nn, optim
+from tinytrain.errors import InputError
+from tinytrain.kernels import c_
+from tinytrain.ports import c99
+
+PROGRAMS = Path(__file__).parent / "ports"
+sys.path.insert(0, str(PROGRAMS))
+from feed import figures_of, host_figures, write_feed  # noqa: E402
+
+PLACE = Path(tempfile.mkdtemp(prefix="tinytrain-kernels-"))
+atexit.register(shutil.rmtree, PLACE, ignore_errors=True)
+REQUIRED = os.environ.get("TINYTRAIN_REQUIRE_PORTS") == "1"
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion"]
+BITS = ["-ffp-contract=off", "-fno-math-errno", "-ffunction-sections", "-fdata-sections"]
+# Emulated processors: compiler, flags, what runs the program.
+PROCESSORS = {
+    "armel": ("arm-linux-gnueabi-gcc", "qemu-arm-static", ["-cpu", "arm1176"]),
+    "arm64": ("aarch64-linux-gnu-gcc", "qemu-aarch64-static", []),
+}
+M4, M7 = "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16", "-mcpu=cortex-m7 -mfpu=fpv5-sp-d16"
+HARD = " -mfloat-abi=hard"
+
+
+class Board(NamedTuple):
+    """An emulated microcontroller; clock of its SysTick in MHz."""
+
+    machine: str
+    cpu: str
+    clock: float
+    flash: str = "0x0"
+    ram: str = "0x20000000"
+    more: tuple[str, ...] = ()
+
+
+BOARDS = {
+    "M0": Board("microbit", "-mcpu=cortex-m0", 16, more=("-global", "nrf51-soc.sram-size=65536")),
+    "M3": Board("mps2-an385", "-mcpu=cortex-m3", 25),
+    "M4F": Board("mps2-an386", M4 + HARD, 25),
+    "M7": Board("mps2-an500", M7 + HARD, 25),
+    "M33": Board(
+        "mps2-an505", "-mcpu=cortex-m33 -mfpu=fpv5-sp-d16" + HARD, 20, "0x10000000", "0x38000000"
+    ),
+    "M55": Board("mps3-an547", "-mcpu=cortex-m55" + HARD, 32),
+}
+OPTIONS = ["-O0", "-O1", "-O2", "-O3", "-Os", "-O3 -march=native", "-O2 -DTT_VECTORS"]
+if platform.machine() == "x86_64":
+    OPTIONS += ["-O2 -DTT_VECTORS -mavx2", "-O2 -DTT_VECTORS -march=native"]
+
+
+def need(tool: str) -> str:
+    """The tool's name; a skip, or a failure where ports are required, if it is missing."""
+    if shutil.which(tool) is None:
+        (pytest.fail if REQUIRED else pytest.skip)(f"{tool} is missing")
+    return tool
+
+
+def run(command: list[str], folder: Path, seconds: int = 120) -> str:
+    """What a command prints, errors too (semihosting goes there); AssertionError if it fails."""
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, cwd=folder, stdout=pipe, stderr=both, text=True, timeout=seconds)
+    assert done.returncode == 0, f"{done.returncode}: {done.stdout}"
+    return done.stdout
+
+
+# ---------------------------------------------------------------------------- what is trained
+
+
+def rich(seed: int = 3) -> nn.Module:
+    """Digits to classes, through most kinds of layers."""
+    with nn.seeded(seed):
+        net = nn.Sequential(
+            nn.Conv2d(1, 6, 3, padding=1, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6),
+            nn.GroupNorm(2, 6),
+            nn.ReLU6(),
+            nn.Conv2d(6, 12, 1),
+            nn.Tanh(),
+            nn.MaxPool2d(2),
+            nn.Dropout(0.2),
+            nn.Flatten(),
+            nn.Linear(48, 10),
+        )
+    net.input_shape = (8, 8, 1)
+    return net
+
+
+MOMENTUM = {"optimizer": optim.SGD(lr=0.01, momentum=0.9)}
+NETS = {"digits": lambda: models.build("digits_cnn"), "rich": rich}
+CASES: dict[str, tuple[str, dict]] = {
+    "momentum": ("digits", {}),
+    "64K": ("digits", {"ram": "60K"}),
+    "slices": ("digits", {"microbatch": 1}),
+    "adam": ("digits", {"optimizer": optim.AdamW(lr=0.003)}),
+    "packed": ("digits", {"ram": "36K"}),
+    "guarded": ("digits", {"guard": "step"}),
+    "nesterov": ("digits", {"optimizer": optim.SGD(0.01, 0.9, True, 1e-3)}),
+    "clipped": ("rich", {"clip_norm": 0.5}),
+    "rich-slices": ("rich", {"microbatch": 2, "optimizer": optim.Adam(lr=0.003)}),
+    "bitmap": ("digits", {"policy": "bitmap", "density": 0.9}),
+    "overflow": ("digits", {"policy": "bitmap", "density": 0.02, "microbatch": 2}),
+    "plain": ("digits", {"optimizer": optim.SGD(lr=0.05), "ram": "35K"}),
+}
+
+
+def trainer_of(case: str, **more) -> tt.Trainer:
+    net, settings = CASES[case]
+    more = {"batch": 4, "backend": "c", "seed": 7, **MOMENTUM, **settings, **more}
+    return tt.Trainer(NETS[net](), **more)
+
+
+@functools.cache
+def digits() -> tuple:
+    return data.digits()
+
+
+def steps(count: int, batch: int = 4) -> list[tuple[np.ndarray, np.ndarray]]:
+    train = digits()[0]
+    picks = (np.arange(batch) + k * batch for k in range(count))
+    return [(train.x[p % len(train)], train.y[p % len(train)].astype(np.int32)) for p in picks]
+
+
+def held_out(count: int) -> list[tuple[np.ndarray, int]]:
+    test = digits()[1]
+    return [(test.x[k], int(test.y[k])) for k in range(count)]
+
+
+class Exported(NamedTuple):
+    folder: Path
+    figures: dict[str, int]
+    plan: tt.Plan
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory):
+    """A case's folder with what it is fed, and the host's figures; each is made once."""
+
+    @functools.cache
+    def make(case: str, count: int = 100, test: int = 20) -> Exported:
+        if not c_.is_there():
+            (pytest.fail if REQUIRED else pytest.skip)("a C compiler is missing")
+        trainer = trainer_of(case)
+        folder = tmp_path_factory.mktemp(case)
+        trainer.export("c99", str(folder))
+        fed, asked = steps(count), held_out(test)
+        write_feed(folder / "feed.bin", trainer, fed, asked)
+        return Exported(folder, host_figures(trainer, fed, asked), trainer.plan)
+
+    return make
+
+
+def sources(folder: Path) -> list[str]:
+    """All of an export but its main.c."""
+    return [str(p) for p in sorted(folder.glob("*.c")) if p.name != "main.c"]
+
+
+@functools.cache
+def library(cc: str, flags: tuple[str, ...], place: Path) -> str:
+    """The kernels, which every export has alike, compiled once for these flags."""
+    into = place / re.sub(r"\W+", "-", " ".join([cc, *flags]))
+    into.mkdir()
+    kernels = sorted(Path(c99.kernel_sources()).glob("*.c"))
+    run([cc, *STRICT, *BITS, *flags, "-c", *map(str, kernels)], into)
+    run(["ar", "rcs", "libkernels.a", *(f"{k.stem}.o" for k in kernels)], into)
+    return str(into / "libkernels.a")
+
+
+def build(cc: str, flags: list[str], folder: Path, program: str = "c99_program.c") -> str:
+    """Compile an export with a program of ours; the file's path."""
+    into = folder / f"{cc}{''.join(flags)}-{program}.elf".replace("/", "")
+    own = [str(PROGRAMS / program), str(folder / "model.c"), str(folder / "tt.c")]
+    kernels = library(cc, tuple(flags), PLACE)
+    run([cc, *STRICT, *BITS, *flags, f"-I{folder}", "-o", str(into), *own, kernels], folder)
+    return str(into)
+
+
+def agree(printed: str, want: dict[str, int]) -> dict[str, int]:
+    got = figures_of(printed)
+    assert {name: got[name] for name in want} == want
+    return got
+
+
+# ---------------------------------------------------------------------------- on this machine
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_host_trains_to_the_same_bits(case: str, exported) -> None:
+    made = exported(case)
+    program = build(need("gcc"), ["-O2"], made.folder)
+    got = agree(run([program], made.folder), made.figures)
+    assert (got["overflows"] > 0) == (case == "overflow")
+
+
+@pytest.mark.parametrize("cc", ["gcc", "clang"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_compiler_gives_the_same_bits(cc: str, options: str, exported) -> None:
+    need(cc)
+    made = exported("clipped", 500)
+    agree(run([build(cc, options.split(), made.folder)], made.folder), made.figures)
+
+
+@pytest.mark.parametrize("case", ["packed", "rich-slices", "guarded"])
+def test_sanitizers_find_nothing(case: str, exported) -> None:
+    made = exported(case)
+    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+    agree(run([build(need("gcc"), flags, made.folder)], made.folder), made.figures)
+
+
+def test_the_analyzer_finds_nothing(exported, tmp_path: Path) -> None:
+    """gcc's static analysis of the step loop, the tables and every kernel."""
+    folder = exported("packed").folder
+    flags = [*STRICT, *BITS, "-O2", "-fanalyzer", f"-I{folder}"]
+    run([need("gcc"), *flags, "-c", *sources(folder)], tmp_path)
+
+
+@pytest.mark.parametrize("case", ["momentum", "slices"])
+def test_the_verbs_refuse(case: str, exported) -> None:
+    folder = exported(case).folder
+    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+    done = subprocess.run([build(need("gcc"), flags, folder, "c99_verbs.c")], capture_output=True)
+    assert done.returncode == 0, f"c99_verbs.c, line {done.returncode} modulo 256: {done.stderr}"
+
+
+def test_make_run(exported, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported("momentum").folder, folder)
+    printed = run([need("make"), "-s", "run"], folder)
+    losses = [float(found) for found in re.findall(r"mean loss ([\d.]+)", printed)]
+    assert len(losses) == 5 and losses[-1] < 0.1 * losses[0]
+
+
+def test_it_needs_no_library_and_no_state(exported, tmp_path: Path) -> None:
+    """No malloc, printf, exit or libm; nothing that can be written but the one arena."""
+    made = exported("packed")
+    for name in sources(made.folder):
+        into = tmp_path / f"{Path(name).stem}.o"
+        flags = [*STRICT, *BITS, "-O2", "-fno-pie", f"-I{made.folder}"]
+        run([need("gcc"), *flags, "-c", "-o", str(into), name], tmp_path)
+    printed = run([need("nm"), *map(str, tmp_path.glob("*.o"))], tmp_path)
+    symbols = [line.split()[-2:] for line in printed.splitlines() if len(line.split()) > 1]
+    wanted = {name for kind, name in symbols if kind == "U" and not name.startswith("tt_")}
+    assert wanted <= {"memcpy", "memset", "_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
+    assert {name for kind, name in symbols if kind in "BbDdC"} == {"tt_arena"}
+
+
+# ---------------------------------------------------------------------------- emulated processors
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_processors_give_the_same_bits(name: str, exported) -> None:
+    cc, emulator, flags = PROCESSORS[name]
+    need(cc), need(emulator)
+    for case in ("clipped", "rich-slices"):
+        made = exported(case)
+        program = build(cc, ["-O2", "-static"], made.folder)
+        agree(run([emulator, *flags, program], made.folder), made.figures)
+
+
+def flash(name: str, folder: Path, into: Path, ram: int) -> Path:
+    """Build an export for a board whose regions have 256 KiB of flash and `ram` bytes of RAM."""
+    board = BOARDS[name]
+    into.mkdir(exist_ok=True)
+    program, cc = into / f"{name}.elf", "arm-none-eabi-gcc"
+    regions = {
+        "FLASH_ORG": board.flash,
+        "FLASH_LEN": "256K",
+        "RAM_ORG": board.ram,
+        "RAM_LEN": str(ram),
+        "STACK": str(c99.STACK_BYTES),
+    }
+    named = [f"-Wl,--defsym={key}={value}" for key, value in regions.items()]
+    cpu = ["-mthumb", *board.cpu.split(), "-O2"]
+    own = [str(folder / "model.c"), str(folder / "tt.c"), str(PROGRAMS / "c99_program.c")]
+    flags = [*STRICT, *BITS, *cpu, "-DSEMIHOSTED", f"-I{folder}", f"-I{PROGRAMS}"]
+    run([cc, *flags, "-c", *own], into)
+    loose = ["-std=gnu99", "-Wall", "-Wextra", "-Werror", *BITS, *cpu]
+    run([cc, *loose, "-c", str(PROGRAMS / "board.c")], into)
+    objects = ["model.o", "tt.o", "c99_program.o", "board.o", library(cc, tuple(cpu), PLACE)]
+    link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,--gc-sections"]
+    script = ["-T", str(PROGRAMS / "board.ld")]
+    run([cc, *cpu, *objects, "-o", str(program), *link, *named, *script], into)
+    return program
+
+
+def emulate(name: str, program: Path, folder: Path, shift: int = 0) -> dict[str, int]:
+    """Run a board's program beside its feed.bin; its figures, with instructions of a step."""
+    board = BOARDS[name]
+    command = ["timeout", "-k", "5", "240", "qemu-system-arm", "-M", board.machine, *board.more]
+    command += ["-nographic", "-monitor", "none", "-serial", "null", "-icount", f"shift={shift}"]
+    command += ["-semihosting-config", "enable=on,target=native", "-kernel", str(program)]
+    figures = figures_of(run(command, folder, 250))
+    figures["instructions"] = int(figures["ticks"] * 1000 / board.clock / 2**shift)
+    return figures
+
+
+def board_tools() -> None:
+    need("arm-none-eabi-gcc"), need("qemu-system-arm")
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_boards_give_the_same_bits(name: str, exported, tmp_path: Path) -> None:
+    """Within 64 KiB of RAM for arena, samples and stack; few steps where floats are software."""
+    board_tools()
+    count = {"M0": 10, "M3": 20}.get(name, 100)
+    for case in ("64K", "clipped"):
+        made = exported(case, count, 5)
+        program = flash(name, made.folder, tmp_path / case, 64 * 1024)
+        got = emulate(name, program, made.folder)
+        assert {key: got[key] for key in made.figures} == made.figures
+        assert got["stack"] <= c99.STACK_BYTES
+        size = run(["arm-none-eabi-size", str(program)], tmp_path).split()[-6:]
+        print(
+            f"{name} {case}: arena {made.plan.arena_bytes:,}, stack {got['stack']:,}, flash "
+            f"{int(size[0]) + int(size[1]):,}, {got['instructions']:,} instructions a step"
+        )
+
+
+def test_a_board_learns_the_digits(tmp_path: Path) -> None:
+    """On a Cortex-M4F with 64 KiB of RAM and 256 KiB of flash, three epochs of the demo."""
+    board_tools()
+    train, test = digits()
+    updates = 3 * -(-len(train) // 4)
+    optimizer = optim.SGD(lr=optim.CosineLR(0.01, updates), momentum=0.9)
+    net = models.build("digits_cnn")
+    trainer = tt.Trainer(net, optimizer=optimizer, batch=4, ram="60K", backend="c", seed=7)
+    order = [p for epoch in range(3) for p in data.batches(len(train), 4, 7, epoch, True)]
+    fed = [(train.x[p], train.y[p].astype(np.int32)) for p in order]
+    asked = held_out(len(test))
+    trainer.export("c99", str(tmp_path / "out"))
+    write_feed(tmp_path / "feed.bin", trainer, fed, asked)
+    program = flash("M4F", tmp_path / "out", tmp_path / "built", 64 * 1024)
+    got = emulate("M4F", program, tmp_path)
+    want = host_figures(trainer, fed, asked)
+    assert {key: got[key] for key in want} == want
+    assert got["right"] >= 0.96 * len(test)
+    print(f"M4F: {got['right']} of {len(test)} digits right, stack {got['stack']:,} bytes")
+
+
+def test_a_board_trains_the_keyword_spotter(tmp_path: Path) -> None:
+    """DS-CNN on a Cortex-M7 within 256 KiB of RAM, samples and stack included; made-up features."""
+    board_tools()
+    rng = np.random.default_rng(0)
+    fed = []
+    for k in range(4):
+        x = rng.standard_normal((1, 49, 10, 1), dtype=np.float32) + np.float32(k % 2)
+        fed.append((x, np.array([k % 2], np.int32)))
+    net = models.build("ds_cnn", norm="group")
+    trainer = tt.Trainer(
+        net, optimizer=optim.SGD(lr=0.05), batch=1, ram="250K", backend="c", seed=7
+    )
+    trainer.export("c99", str(tmp_path / "out"))
+    write_feed(tmp_path / "feed.bin", trainer, fed)
+    program = flash("M7", tmp_path / "out", tmp_path / "built", 256 * 1024)
+    got = emulate("M7", program, tmp_path)
+    want = host_figures(trainer, fed)
+    assert {key: got[key] for key in want} == want
+    print(
+        f"M7 DS-CNN: arena {trainer.plan.arena_bytes:,}, stack {got['stack']:,}, "
+        f"{got['instructions']:,} instructions a step"
+    )
+
+
+# ---------------------------------------------------------------------------- exporting
+
+
+def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
+    """`tinytrain export` writes what `Trainer.export` writes."""
+    trainer = trainer_of("momentum")
+    trainer.step(*steps(1)[0])
+    trainer.save(str(tmp_path / "net.npz"))
+    trainer.export("c99", str(tmp_path / "one"))
+    command = [sys.executable, "-m", "tinytrain", "export", str(tmp_path / "net.npz")]
+    run([*command, "--to", "c99", "--out", str(tmp_path / "two"), "--json"], tmp_path)
+    files = [p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.*")]
+    for name in (name for name in files if (tmp_path / "one" / name).is_file()):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    done = subprocess.run([*command, "--to", "avr", "--out", "x"], capture_output=True, text=True)
+    assert done.returncode == 2 and "unknown port 'avr'" in done.stderr
+
+
+def test_what_does_not_fit_the_flash(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"c99: tables and parameters take .* are missing"):
+        trainer_of("momentum").export("c99", str(tmp_path), flash="16K")
+    trainer_of("momentum").export("c99", str(tmp_path), flash="32K")
+
+
+def test_it_is_an_arduino_library(exported, tmp_path: Path) -> None:
+    """Its parts are there, and the sketch compiles and links as C++ with a stand-in for Arduino."""
+    folder = exported("slices").folder
+    properties = dict(
+        line.split("=", 1) for line in (folder / "library.properties").read_text().splitlines()
+    )
+    assert {"name", "version", "author", "sentence", "architectures"} <= set(properties)
+    (sketch,) = folder.glob("examples/*/*.ino")
+    assert sketch.stem == sketch.parent.name
+    flags = ["-x", "c++", "-std=gnu++17", "-Wall", "-Wextra", "-Werror", "-DARDUINO=10819"]
+    around = ["-include", str(PROGRAMS / "Arduino.h"), f"-I{folder}"]
+    run([need("g++"), *flags, *around, "-c", str(sketch), "-o", "sketch.o"], tmp_path)
+    c_files = [*sources(folder), str(folder / "main.c")]
+    run(
+        [need("gcc"), "-std=gnu11", "-O1", "-DARDUINO=10819", f"-I{folder}", "-c", *c_files],
+        tmp_path,
+    )
+    objects = [p.name for p in tmp_path.glob("*.o")]
+    run(["g++", *objects, "-o", "sketch.elf"], tmp_path)
+
+
+def test_frozen_parameters_stay_in_flash(exported, tmp_path: Path) -> None:
+    """An arena without them, and the same bits."""
+    net = models.build("digits_cnn")
+    frozen = next(iter(net.modules()))
+    parameters = list(net.named_parameters())
+    for _, p in parameters[:2]:
+        p.requires_grad = False
+    assert frozen is not None
+    trainer = tt.Trainer(net, batch=4, backend="c", seed=7, **MOMENTUM)
+    trainer.export("c99", str(tmp_path))
+    nbytes = sum(p.spec.nbytes for _, p in parameters[:2])
+    header = (tmp_path / "model.h").read_text()
+    arena = int(re.search(r"TT_ARENA_BYTES (\d+)", header)[1])
+    assert 0 <= trainer.plan.arena_bytes - nbytes - arena < 16 * 3
+    fed = steps(20)
+    write_feed(tmp_path / "feed.bin", trainer, fed)
+    program = build(need("gcc"), ["-O2"], tmp_path)
+    agree(run([program], tmp_path), host_figures(trainer, fed))
