@@ -23,7 +23,7 @@ FLOORS = """
     inplace lifetime ahead arena packing
     plan
     planfile report picture
-    anneal candidates solver
+    anneal candidates seeds solver
     budget
     run spillfile
     tensor
