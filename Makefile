@@ -29,7 +29,7 @@ extras_check := dev
 # kernel of a 32-bit Raspberry Pi OS often is a 64-bit one, so that the machine calls itself aarch64
 # and setup.cfg's marker would ask for Numba: there the dependencies are named here instead.
 board_demo := 'numpy>=1.24' tqdm
-board_test := $(board_demo) pytest hypothesis 'setuptools>=70.1'
+board_test := $(board_demo) pytest pytest-xdist hypothesis 'setuptools>=70.1'
 board_check := ruff mypy
 
 .PHONY: setup demo test check clean
