@@ -1,0 +1,70 @@
+"""The MicroPython port: a trainer as one file of words, and the runtime that trains it there.
+
+It makes no code: what differs from network to network is the table (`ports/table.py`) alone.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tinytrain.errors import InputError
+from tinytrain.ports import table
+from tinytrain.ports.micropython import tinytrain_mp
+
+PLAN = "plan.tt"
+
+
+def export(trainer: Any, folder: str) -> list[str]:
+    """Write `folder/plan.tt` and the files of the runtime that this plan needs, `folder/
+    tinytrain_mp/`: copy both to the board. The files written, relative to the folder.
+
+    InputError names an op or a dtype that the runtime lacks.
+    """
+    words = table.encode(trainer, "MicroPython", lacks())
+    codes = used(words)
+    os.makedirs(os.path.join(folder, "tinytrain_mp"), exist_ok=True)
+    with open(os.path.join(folder, PLAN), "wb") as file:
+        file.write(table.as_bytes(words))
+    written = [PLAN]
+    for name in files(codes):
+        source = os.path.join(os.path.dirname(tinytrain_mp.__file__), name)
+        with open(source, encoding="utf-8") as file:
+            text = file.read()
+        with open(os.path.join(folder, "tinytrain_mp", name), "w", encoding="utf-8") as file:
+            file.write(text)
+        written.append(f"tinytrain_mp/{name}")
+    return written
+
+
+def lacks() -> list[str]:
+    """The instructions that the runtime has no kernel for."""
+    where = zip(table.INSTRUCTIONS, tinytrain_mp._FILE_OF, strict=True)
+    return [name for name, file in where if file == "-" and name != "stop"]
+
+
+def files(codes: set[int]) -> list[str]:
+    """The files of the runtime that these instructions need; `basic` serves the others too."""
+    letters = {tinytrain_mp._FILE_OF[code] for code in codes if code}
+    names = {tinytrain_mp._FILES[letter] for letter in letters} | {"basic", "__init__"}
+    return sorted(f"{name}.py" for name in names)
+
+
+def used(words: list[int]) -> set[int]:
+    """The instructions of a table's programs. InputError if one reads from flash, which has no
+    address here."""
+    found = set()
+    at_programs, programs = words[16], words[17]
+    for row in range(at_programs, at_programs + 16 * programs, 16):
+        at, end = words[row + 2], words[row + 5]
+        while at < end:
+            code, operands, more = words[at] & 0xFF, words[at] >> 8 & 0xFF, words[at] >> 16
+            for v in words[at + 1 : at + 1 + operands]:
+                if table.FLASH <= v < table.NONE:
+                    raise InputError(
+                        f"MicroPython: {table.INSTRUCTIONS[code]} reads a constant that inference "
+                        f"alone has; make it a buffer of the module"
+                    )
+            found.add(code)
+            at += 1 + operands + more
+    return found

@@ -1,0 +1,74 @@
+"""Masks of one bit, and values kept as a bitmap with their non-zeros. Conventions: `basic.py`."""
+
+
+def gate_mask(F, B, mask, y, n, most):
+    for k in range(0, n, 8):
+        bits = 0
+        for j in range(min(8, n - k)):
+            if 0.0 < F[y + k + j] < most:
+                bits |= 1 << j
+        B[4 * mask + (k >> 3)] = bits
+
+
+def _bit(B, mask, k):
+    return B[4 * mask + (k >> 3)] >> (k & 7) & 1
+
+
+def gate_mask_vjp(F, B, dx, g, mask, n):
+    for k in range(n):
+        F[dx + k] = F[g + k] if _bit(B, mask, k) else 0.0
+
+
+def bitmap_pack(F, B, mask, values, count, x, n, capacity):
+    packed = 0
+    for k in range(n):
+        at = 4 * mask + (k >> 3)
+        if not k & 7:
+            B[at] = 0
+        if F[x + k] != 0.0 or B[4 * (x + k) + 3]:  # -0 is kept too
+            B[at] |= 1 << (k & 7)
+            if packed < capacity:
+                F[values + packed] = F[x + k]
+            packed += 1
+    for k in range(4):
+        B[4 * count + k] = packed >> 8 * k & 255
+
+
+def bitmap_unpack(F, B, y, mask, values, n):
+    for k in range(n):
+        if _bit(B, mask, k):
+            F[y + k] = F[values]
+            values += 1
+        else:
+            F[y + k] = 0.0
+
+
+def bitmap_gate_vjp(F, B, dx, g, mask, values, n, most):
+    for k in range(n):
+        passes = False
+        if _bit(B, mask, k):
+            passes = 0.0 < F[values] < most
+            values += 1
+        F[dx + k] = F[g + k] if passes else 0.0
+
+
+def check_capacity(F, B, flag, *rest):
+    count = len(rest) // 2
+    F[flag] = 0.0
+    for k in range(count):
+        n = 0
+        for j in range(3, -1, -1):
+            n = n << 8 | B[4 * rest[k] + j]
+        if n > rest[count + 1 + k]:
+            B[4 * flag] = k + 1
+            return
+
+
+KERNELS = {
+    36: (gate_mask, 1, 1),
+    37: gate_mask_vjp,
+    38: bitmap_pack,
+    39: bitmap_unpack,
+    40: (bitmap_gate_vjp, 1, 1),
+    80: check_capacity,
+}
