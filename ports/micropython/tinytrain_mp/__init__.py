@@ -38,7 +38,14 @@ class NotFiniteError(ValueError):
 
 def load(file):
     """The Model in a file that tinytrain exported: a path, or a stream that can seek."""
-    return _opened(file, "rb", Model)
+    if not hasattr(gc, "threshold"):
+        return _opened(file, "rb", Model)
+    held = gc.threshold()
+    gc.threshold(256)  # what stays shall lie close together, not between what was thrown away
+    try:
+        return _opened(file, "rb", Model)
+    finally:
+        gc.threshold(held)
 
 
 def _opened(file, mode, use):
@@ -106,15 +113,16 @@ class Model:
     """A network in its arena. `lr` may be set before any step; `steps` counts the updates."""
 
     def __init__(self, file):
-        self._crc = _check(file, _TABLE)
+        crc = _check(file, _TABLE)
+        gc.collect()  # the arena is the largest block: nothing that stays may lie in its way
         head = _words(file, "IIIIffIIIIIIIIII")
+        self._F, self._B = _arena(head[0] + 3 >> 2)
+        self._crc = crc
         self._floor = head[1] + 3 & -4
         self._slices, self.lr, self._share = head[2], head[4], head[5]
         self._betas = (head[6] << 32 | head[7], head[8] << 32 | head[9])
         self.steps = self._slice = 0
         self._begun = False
-        gc.collect()
-        self._F, self._B = _arena(head[0] + 3 >> 2)
         self._start(file, head[10], head[11])
         self._programs = [None, None, None]
         for k in range(head[13]):

@@ -1,0 +1,55 @@
+#!/bin/bash
+# build.sh DIR unix | build.sh DIR qemu HEAP_BYTES: MicroPython 1.25 with 32-bit floats from Debian's
+# source package, once; prints what was built: an interpreter for this machine, or a firmware for a
+# bare Cortex-M3 with a heap of exactly so many bytes. The archive is the one this machine's apt uses.
+set -euo pipefail
+mkdir -p "$1"
+dir=$(cd "$1" && pwd) target=$2 heap=${3:-}
+suite=trixie
+
+fetch() {
+    local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg apt=$dir/apt
+    mirror=$(awk '/^URIs:/ { print $2; exit }' /etc/apt/sources.list.d/*.sources 2>/dev/null)
+    [ -n "$mirror" ] || mirror=$(awk '$1 == "deb" { for (k = 2; k <= NF; k++)
+        if ($k ~ "://") { print $k; exit } }' /etc/apt/sources.list)
+    mkdir -p "$apt"/{lists,cache/archives}/partial
+    : >"$apt/status"
+    echo "deb-src [signed-by=$keys] $mirror $suite main" >"$apt/sources.list"
+    cat >"$apt/apt.conf" <<CONF
+Dir::State "$apt"; Dir::State::status "$apt/status"; Dir::State::lists "$apt/lists";
+Dir::Cache "$apt/cache"; Dir::Etc::sourcelist "$apt/sources.list"; Dir::Etc::sourceparts "/dev/null";
+Acquire::Languages "none"; Acquire::Retries "3"; APT::Sandbox::User "root";
+CONF
+    export APT_CONFIG=$apt/apt.conf
+    apt-get -qq update
+    (cd "$apt" && apt-get -qq source --download-only micropython)
+    rm -rf "$dir/src.part"
+    mkdir "$dir/src.part"
+    tar -xf "$apt"/micropython_*.orig.tar.* -C "$dir/src.part" --strip-components=1
+    mkdir -p "$dir/src.part/lib/micropython-lib"
+    touch "$dir/src.part/lib/micropython-lib/README.md"
+    mv "$dir/src.part" "$dir/src"
+}
+
+make_quietly() { make -s -j"$(nproc)" "$@" >"$dir/make.log" 2>&1 || { tail -n 20 "$dir/make.log" >&2; exit 1; }; }
+
+[ -d "$dir/src" ] || fetch >&2
+[ -x "$dir/src/mpy-cross/build/mpy-cross" ] || make_quietly -C "$dir/src/mpy-cross"
+
+if [ "$target" = unix ]; then
+    made=$dir/unix/micropython
+    # -I: without gcc-multilib the 32-bit compiler does not find the kernel's headers.
+    [ -x "$made" ] || make_quietly -C "$dir/src/ports/unix" BUILD="$dir/unix" \
+        MICROPY_FORCE_32BIT=1 MICROPY_PY_SSL=0 MICROPY_PY_FFI=0 MICROPY_PY_BTREE=0 \
+        MICROPY_PY_THREAD=0 MICROPY_PY_SOCKET=0 MICROPY_PY_TERMIOS=0 FROZEN_MANIFEST= \
+        CFLAGS_EXTRA="-DMICROPY_FLOAT_IMPL=MICROPY_FLOAT_IMPL_FLOAT -I/usr/include/$(gcc -print-multiarch)"
+else
+    made=$dir/firmware-$heap.elf
+    if [ ! -f "$made" ]; then
+        touch "$dir/src/ports/qemu/main.c" # the one file that knows the heap
+        make_quietly -C "$dir/src/ports/qemu" BUILD="$dir/qemu" BOARD=MPS2_AN385 \
+            MICROPY_HEAP_SIZE="$heap" FROZEN_MANIFEST=
+        cp "$dir/qemu/firmware.elf" "$made"
+    fi
+fi
+echo "$made"

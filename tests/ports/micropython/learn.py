@@ -1,0 +1,44 @@
+# Learns for the steps that `sizes.txt` tells: losses, what the heap holds, and one inference.
+import gc
+from array import array
+
+gc.collect()
+import tinytrain_mp
+
+with open("sizes.txt") as file:
+    n, labels, sample, slices, steps = [int(word) for word in file.read().split()]
+model = tinytrain_mp.load("plan.tt")
+x = array("f", range(n))
+y = array("f", range(-labels)) if labels < 0 else bytearray(labels)
+xs, ys = open("x.bin", "rb"), open("y.bin", "rb")
+held = getattr(gc, "mem_alloc", int)  # CPython does not count
+
+
+def step():
+    """The mean loss of a batch's slices; the host tells it with the last."""
+    total = told = 0
+    for _ in range(slices):
+        xs.readinto(x)
+        ys.readinto(y)
+        loss = model.train(x, y)
+        if loss is not None:
+            total += loss
+            told += 1
+    return total / told
+
+
+grown = 0
+for k in range(steps):
+    gc.collect()
+    before = held()
+    print("%.5f" % step())
+    gc.collect()
+    grown = max(grown, held() - before) if k > 1 else 0  # the first steps grow the output's buffers
+print("the heap grew by", grown)
+xs.seek(0)
+x = array("f", range(sample))
+xs.readinto(x)
+for value in model.infer(x):
+    print("%.4f" % value)
+gc.collect()
+print("# %d bytes of the heap held, %d free" % (held(), getattr(gc, "mem_free", int)()))

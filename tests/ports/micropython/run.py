@@ -1,0 +1,260 @@
+"""Port tests like MicroPython's own: a script runs on the host and on a port, and the lines it
+prints must agree, numbers to within 0.001. Where the host cannot run it, `script.exp` has them.
+
+    python tests/ports/micropython/run.py [--port cpython|unix|qemu] [CASE...]
+
+The ports: `cpython`, the runtime under this interpreter; `unix`, MicroPython built for this
+machine; `qemu`, MicroPython on an emulated bare Cortex-M3, its heap of an exact size, the code in
+flash (a read-only file system). A tool that is missing is named as SKIP; with
+TINYTRAIN_REQUIRE_PORTS=1 that is a failure. Builds are kept in TINYTRAIN_PORTS_CACHE, else in the
+user's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent.parent
+TOLERANCE = 1e-3
+SECONDS = 300  # that an emulated board may take
+FLASH = 0x21000000  # memory of mps2-an385 that the firmware leaves alone
+STEPS = 50
+
+# case -> script, net, bytes of the heap on the board, ports
+CASES: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
+    "mlp": ("learn", "mlp", 32 << 10, ("cpython", "unix", "qemu")),
+    "digits": ("learn", "digits", 128 << 10, ("cpython", "unix", "qemu")),
+    "slices": ("learn", "slices", 128 << 10, ("cpython", "unix", "qemu")),
+    "adam": ("learn", "adam", 128 << 10, ("cpython", "unix", "qemu")),
+    "files": ("files", "slices", 128 << 10, ("cpython", "unix", "qemu")),
+    "refuse": ("refuse", "slices", 128 << 10, ("cpython", "unix", "qemu")),
+    "paths": ("paths", "slices", 0, ("cpython", "unix")),
+}
+PORTS = ("cpython", "unix", "qemu")
+
+
+class Missing(Exception):
+    """A tool that this machine lacks."""
+
+
+def cache() -> Path:
+    """Where builds of MicroPython are kept."""
+    named = os.environ.get("TINYTRAIN_PORTS_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) if named else Path(base) / "tinytrain" / "ports"
+
+
+def build(*target: str) -> Path:
+    """What `build.sh` makes; Missing names the tools that it wants."""
+    tools = ["make", "gcc", "apt-get", "dpkg-source", "xz"]
+    if target[0] == "qemu":
+        tools += ["arm-none-eabi-gcc", "qemu-system-arm"]
+    lacking = [tool for tool in tools if shutil.which(tool) is None]
+    if target[0] == "unix" and not lacking and not _compiles_32_bits():
+        lacking = ["a gcc that compiles for 32 bits (libc6-dev-i386, lib32gcc-12-dev)"]
+    if lacking:
+        raise Missing(", ".join(lacking))
+    command = [str(HERE / "build.sh"), str(cache()), *target]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise Missing(f"MicroPython, which could not be built: {done.stderr.strip()[-400:]}")
+    return Path(done.stdout.strip())
+
+
+def _compiles_32_bits() -> bool:
+    command = ["gcc", "-m32", "-x", "c", "-", "-o", os.devnull]
+    return not subprocess.run(
+        command, input=b"int main(void){return 0;}", capture_output=True
+    ).returncode
+
+
+# ------------------------------------------------------------------------- a folder to run in
+
+
+def prepare(case: str, folder: Path) -> None:
+    """Export the case's network into the folder, with its data and its script."""
+    from nets import made
+
+    from tinytrain.ports import micropython
+
+    script, net, _, _ = CASES[case]
+    trainer, x, y = made(net)
+    micropython.export(trainer, str(folder))
+    slices, classes = trainer.batch // trainer.plan.microbatch, y.dtype.kind == "i"
+    labels = trainer._train.labels[0].size * (1 if classes else -1)
+    sizes = trainer._train.inputs[0].size, labels, x[0].size, slices, STEPS
+    order = np.arange(STEPS * trainer.batch) % len(x)
+    x[order].tofile(folder / "x.bin")
+    y[order].astype(np.uint8 if classes else np.float32).tofile(folder / "y.bin")
+    (folder / "sizes.txt").write_text(" ".join(map(str, sizes)))
+    (folder / "net.txt").write_text(net)
+    shutil.copy(HERE / f"{script}.py", folder / "job.py")
+
+
+def compiled(folder: Path) -> None:
+    """Replace the folder's Python by MicroPython's byte code."""
+    cross = cache() / "src/mpy-cross/build/mpy-cross"
+    for file in [*folder.glob("tinytrain_mp/*.py"), folder / "job.py"]:
+        subprocess.run([cross, file.name], cwd=file.parent, check=True)
+        file.unlink()
+
+
+# ------------------------------------------------------------------------- running there
+
+
+def _ran(command: list[str], seconds: float = SECONDS, **more) -> str:
+    """What a command prints; its errors too if it fails."""
+    done = subprocess.run(
+        ["timeout", "-k", "5", str(seconds), *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **more,
+    )
+    return done.stdout
+
+
+def on_host(case: str, folder: Path) -> str:
+    """The script over a Trainer, or the lines that were written down."""
+    expected = HERE / f"{CASES[case][0]}.exp"
+    if expected.exists():
+        return expected.read_text()
+    code = "import sys, host; sys.modules['tinytrain_mp'] = host; import job"
+    return _python(folder, code, HERE)
+
+
+def on_cpython(case: str, folder: Path) -> str:
+    return _python(folder, "import job")
+
+
+def _python(folder: Path, code: str, *path: Path) -> str:
+    places = os.pathsep.join(map(str, [*path, folder, ROOT]))
+    return _ran([sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": places})
+
+
+def on_unix(case: str, folder: Path) -> str:
+    interpreter = build("unix")
+    compiled(folder)
+    code = "import sys; sys.path.insert(0, ''); import job"
+    return _ran([str(interpreter), "-X", "heapsize=1m", "-c", code], cwd=folder)
+
+
+BOOT = """\r\x03\x01
+import machine, os, sys, uctypes, vfs
+vfs.mount(vfs.VfsRom(uctypes.bytearray_at({address}, {size})), "/rom")
+os.chdir("/rom")
+try:
+    import job
+except BaseException as error:
+    sys.print_exception(error)
+machine.reset()
+\x04"""
+
+
+def on_qemu(case: str, folder: Path) -> str:
+    firmware = build("qemu", str(CASES[case][2]))
+    compiled(folder)
+    image = folder.with_suffix(".romfs")
+    image.write_bytes(read_only(folder))
+    loader = f"loader,file={image},addr={FLASH:#x},force-raw=on"
+    boot = BOOT.format(address=FLASH, size=image.stat().st_size)
+    command = ["qemu-system-arm", "-machine", "mps2-an385", "-kernel", str(firmware)]
+    command += ["-device", loader, "-nographic", "-monitor", "null", "-serial", "stdio"]
+    text = _ran([*command, "-semihosting"], input=boot)
+    return text.partition("to exit\n>OK")[2].replace("\r", "") or text
+
+
+def read_only(folder: Path) -> bytes:
+    """The folder as an image of MicroPython's read-only file system, by MicroPython's writer."""
+    sys.path.insert(0, str(cache() / "src/tools/mpremote/mpremote"))
+    try:
+        from romfs import VfsRomWriter
+    finally:
+        del sys.path[0]
+    image = VfsRomWriter()
+    for file in sorted(folder.iterdir()):
+        if file.is_dir():
+            image.opendir(file.name)
+            for inner in sorted(file.iterdir()):
+                image.mkfile(inner.name, inner.read_bytes())
+            image.closedir()
+        else:
+            image.mkfile(file.name, file.read_bytes())
+    return bytes(image.finalise())
+
+
+RUN = {"cpython": on_cpython, "unix": on_unix, "qemu": on_qemu}
+
+
+# ------------------------------------------------------------------------- comparing
+
+
+def difference(got: str, want: str) -> str:
+    """Empty if the lines agree; lines that begin with # are for people."""
+    both = [[a for a in text.splitlines() if not a.startswith("#")] for text in (got, want)]
+    if len(both[0]) != len(both[1]):
+        return f"{len(both[0])} lines, not {len(both[1])}:\n{got[-2000:]}"
+    for a, b in zip(*both, strict=True):
+        if not _agree(a.split(), b.split()):
+            return f"printed {a!r}, the host {b!r}"
+    return ""
+
+
+def _agree(got: list[str], want: list[str]) -> bool:
+    if len(got) != len(want):
+        return False
+    return all(
+        a == b or (_is_number(a) and _is_number(b) and abs(float(a) - float(b)) <= TOLERANCE)
+        for a, b in zip(got, want, strict=True)
+    )
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch(r"-?\d+\.\d+", word) is not None
+
+
+def run(case: str, port: str) -> tuple[str, list[str]]:
+    """(what is wrong, the lines for people); Missing if a tool is."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "port"
+        folder.mkdir()
+        prepare(case, folder)
+        want = on_host(case, folder)
+        got = RUN[port](case, folder)
+    return difference(got, want), [a for a in got.splitlines() if a.startswith("#")]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", choices=PORTS, action="append")
+    parser.add_argument("case", nargs="*", choices=[[], *CASES])
+    given = parser.parse_args()
+    failed = 0
+    for port in given.port or PORTS:
+        for case in given.case or CASES:
+            if port not in CASES[case][3]:
+                continue
+            try:
+                wrong, notes = run(case, port)
+            except Missing as error:
+                print(f"SKIP {port} {case}: there is no {error}")
+                failed += os.environ.get("TINYTRAIN_REQUIRE_PORTS") == "1"
+                continue
+            print(f"{'FAIL' if wrong else 'PASS'} {port} {case}", wrong, *notes, flush=True)
+            failed += bool(wrong)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(HERE), str(ROOT)]
+    sys.exit(main())
