@@ -11,12 +11,13 @@ from binascii import crc32
 from struct import pack, unpack
 from sys import modules
 
-_TABLE, _STATE, _VERSION = b"TTT1", b"TTS1", 1
+_TABLE, _VERSION, _STATE, _FLASH = b"TTT1", 1, b"TTS1", 1 << 31
 _REASONS = ("", "the input", "the network's output", "the loss", "a gradient", "a bitmap")
 _FILES = {
     "b": "basic",
     "c": "conv",
     "e": "elementwise",
+    "f": "lean",
     "l": "losses",
     "m": "moves",
     "n": "norm",
@@ -25,7 +26,7 @@ _FILES = {
     "u": "update",
     "z": "bitmap",
 }
-_FILE_OF = "-mmmmbbebe-eeeeeeeeeeebbeeeeeeeee---zzzzzr--brrrrb--cccppppnnnnnnnnnbll-bbuuuuubz"
+_FILE_OF = "-mmmmbbebe-eeeeeeeeeeebbeeeeeeeee---zzzzzr--brrrrb--cccppppnnnnnnnnnbll-bbuuuuubzfffb"
 
 
 class FileError(ValueError):
@@ -58,31 +59,23 @@ def _opened(file, mode, use):
 
 def _words(file, letters):
     """The next words as struct has them; FileError if the file ends."""
-    raw = file.read(4 * len(letters))
-    if len(raw) < 4 * len(letters):
+    return unpack("<" + letters, _read(file, 4 * len(letters)))
+
+
+def _read(file, n):
+    raw = file.read(n)
+    if len(raw) < n:
         raise FileError("the file is cut short")
-    return unpack("<" + letters, raw)
+    return raw
 
 
-def _check(file, magic):
-    """FileError unless the file is whole: its kind, version, length and CRC-32."""
-    if file.read(4) != magic:
-        raise FileError("not a file of tinytrain's, or of another kind")
-    version, length, crc = _words(file, "III")
-    if version != _VERSION:
-        raise FileError("version %d, this is %d" % (version, _VERSION))
-    left, found, chunk = 4 * length - 16, 0, bytearray(64)
-    while left > 0:
-        n = file.readinto(chunk)
-        if not n:
-            raise FileError("the file is cut short")
-        n = min(n, left)
-        found = crc32(chunk if n == 64 else chunk[:n], found)
-        left -= n
-    if found != crc:
-        raise FileError("the file is damaged (CRC-32)")
-    file.seek(16)
-    return crc
+def _crc(file, left, found=0):
+    """The CRC-32 of the next `left` bytes, with that of what came before."""
+    while left:
+        chunk = _read(file, min(left, 64))
+        found = crc32(chunk, found)
+        left -= len(chunk)
+    return found
 
 
 def _arena(n):
@@ -98,74 +91,102 @@ def _arena(n):
     return floats, bytearray_at(addressof(floats), 4 * n)
 
 
-def _power(fraction, n):
-    """The n-th power of fraction / 2^64, as a fraction of 2^64."""
-    power = 1 << 64
-    while n:
-        if n & 1:
-            power = power * fraction >> 64
-        fraction = fraction * fraction >> 64
-        n >>= 1
-    return power
+def _constants(file, head):
+    """The constants that steps read in flash, as {operand: position in the file, bytes}."""
+    found, marks = {}, [4 * (head[14] + head[15])]
+    for k in range(head[13]):
+        file.seek(4 * head[12] + 64 * k)
+        row = _words(file, "i" * 16)
+        at, end = row[2], row[5]
+        file.seek(4 * at)
+        while at < end:
+            operands, words = unpack("<xBH", _read(file, 4))
+            for v in _words(file, "i" * operands):
+                if v < -1:
+                    found[v] = v + _FLASH
+            _read(file, 4 * words)
+            at += 1 + operands + words
+    if found:
+        file.seek(4 * head[10])
+        marks += [4 * _words(file, "iiii")[3] for _ in range(head[11])] + list(found.values())
+    # Arrays lie behind one another in the file: each ends where the next one begins.
+    return {v: (p, min(m for m in marks if m > p) - p) for v, p in found.items()}
+
+
+def _steps(file, at, end, flash):
+    """Steps as a flat list: a kernel and its arguments by turns; None and flags for a STOP."""
+    steps = []
+    file.seek(4 * at)
+    while at < end:
+        code, operands, words = unpack("<BBH", file.read(4))
+        kernel, first, count = None, 0, 0
+        if code:
+            kernel = _kernels(code)[code]
+            if isinstance(kernel, tuple):
+                kernel, first, count = kernel
+        ahead = operands + max(first, 0)
+        whole = "<%di%df%di" % (ahead, count, operands + words - ahead - count)
+        args = unpack(whole, file.read(4 * (operands + words)))
+        places = tuple(flash[v] if v in flash else v >> 2 for v in args[:operands])
+        args = places + args[operands:]
+        steps.append(kernel)
+        steps.append((operands,) + args if first < 0 or not code else args)
+        at += 1 + operands + words
+    return steps
 
 
 class Model:
     """A network in its arena. `lr` may be set before any step; `steps` counts the updates."""
 
     def __init__(self, file):
-        crc = _check(file, _TABLE)
+        if _read(file, 4) != _TABLE:
+            raise FileError("not a plan of tinytrain's")
+        version, length, crc = _words(file, "III")
+        if version != _VERSION:
+            raise FileError("a plan of version %d, this is %d" % (version, _VERSION))
+        if _crc(file, 4 * length - 16) != crc:
+            raise FileError("the plan is damaged (CRC-32)")
         gc.collect()  # the arena is the largest block: nothing that stays may lie in its way
+        file.seek(16)
         head = _words(file, "IIIIffIIIIIIIIII")
-        self._F, self._B = _arena(head[0] + 3 >> 2)
-        self._crc = crc
-        self._floor = head[1] + 3 & -4
+        flash = _constants(file, head)
+        planned = head[0] + 3 >> 2
+        self._F, self._B = _arena(planned + sum(n for _, n in flash.values()) // 4)
+        self._crc, self._floor = crc, head[1]
         self._slices, self.lr, self._share = head[2], head[4], head[5]
-        self._betas = (head[6] << 32 | head[7], head[8] << 32 | head[9])
-        self.steps = self._slice = 0
-        self._begun = False
-        self._start(file, head[10], head[11])
+        self._betas = self._powers = (head[6] << 32 | head[7], head[8] << 32 | head[9])
+        self.steps = self._slice = self._begun = self.overflows = 0
+        self._start(file, head, flash, 4 * planned)
         self._programs = [None, None, None]
         for k in range(head[13]):
             file.seek(4 * head[12] + 64 * k)
             row = _words(file, "i" * 16)
-            self._programs[row[0]] = self._program(file, row)
+            self._programs[row[0]] = self._program(file, row, flash)
         gc.collect()
 
-    def _start(self, file, at, count):
-        """Initial values; what has none in the file starts as zero."""
+    def _start(self, file, head, flash, place):
+        """Initial values (what has none in the file starts as zero); the constants of flash, from
+        `place` on, for they have no address here: each becomes where it lies in F."""
         view = memoryview(self._B)
-        for k in range(count):
-            file.seek(4 * at + 16 * k)
-            _, offset, nbytes, place = _words(file, "iiii")
-            if place >= 0:
-                file.seek(4 * place)
-                file.readinto(view[offset : offset + nbytes])
+        for k in range(head[11]):
+            file.seek(4 * head[10] + 16 * k)
+            _, offset, n, position = _words(file, "iiii")
+            if position >= 0:
+                file.seek(4 * position)
+                file.readinto(view[offset : offset + n])
+        for v in flash:
+            position, n = flash[v]
+            file.seek(position)
+            file.readinto(view[place : place + n])
+            flash[v] = place >> 2
+            place += n
 
-    def _program(self, file, row):
+    def _program(self, file, row, flash):
         """(prologue, body, epilogue), (inputs, labels, outputs), loss, lr, corrections, share"""
-        parts = tuple(self._part(file, row[2 + k], row[3 + k]) for k in range(3))
+        parts = tuple(_steps(file, row[2 + k], row[3 + k], flash) for k in range(3))
         file.seek(4 * row[11])
         ports = tuple([_words(file, "iiii") for _ in range(row[12 + k])] for k in range(3))
         return parts, ports, tuple(v >> 2 for v in (row[6], row[7], row[8], row[9]))
-
-    def _part(self, file, at, end):
-        """Steps as a flat list: a kernel and its arguments by turns; None and flags for a STOP."""
-        steps = []
-        file.seek(4 * at)
-        while at < end:
-            code, operands, words = unpack("<BBH", file.read(4))
-            kernel, first, count = None, 0, 0
-            if code:
-                kernel = _kernels(code)[code]
-                if isinstance(kernel, tuple):
-                    kernel, first, count = kernel
-            whole = "<%di%df%di" % (operands + max(first, 0), count, words - max(first, 0) - count)
-            args = unpack(whole, file.read(4 * (operands + words)))
-            args = tuple(v >> 2 for v in args[:operands]) + args[operands:]
-            steps.append(kernel)
-            steps.append((operands,) + args if first < 0 or not code else args)
-            at += 1 + operands + words
-        return steps
 
     def _run(self, steps):
         """Run one part; the reason's number if a STOP ended it, else 0."""
@@ -184,25 +205,44 @@ class Model:
         """One slice of samples; the loss before the update, which comes behind the last slice of
         a batch. x: numbers in a row (bytes are scaled to [0, 1]), or a tuple for several inputs;
         y: labels likewise. A slice that raises is not counted."""
-        parts, ports, places = self._programs[0]
+        parts, places = self._ready(0, x, y)
+        if not self._begun:
+            self._stopped(self._run(parts[0]))
+            self._begun = 1
+        why = self._run(parts[1])
+        if why == 5 and self._programs[1]:  # the same slice again, with more room
+            self.overflows += 1
+            parts, places = self._ready(1, x, y)
+            why = self._run(parts[1])
+        self._stopped(why)
+        loss = self._F[places[0]]
+        self._slice += 1
+        if self._slice == self._slices:
+            self._slice = self._begun = 0
+            self._stopped(self._run(parts[2]))
+            self.steps += 1
+            self._powers = tuple(p * b >> 64 for p, b in zip(self._powers, self._betas))
+        return loss
+
+    def _ready(self, program, x, y):
+        """A program's parts and places, its inputs, labels and numbers in the arena."""
+        F = self._F
+        parts, ports, places = self._programs[program]
         self._give("x", ports[0], x)
         self._give("y", ports[1], y)
-        self._numbers(places)
-        if not self._begun:
-            self._run(parts[0])
-            self._begun = True
-        why = self._run(parts[1])
-        if why == 5:
-            why = self._run(self._programs[1][0][1])
+        _, lr, corrections, share = places
+        if lr >= 0:
+            F[lr] = self.lr
+        if share >= 0:
+            F[share] = self._share
+        if corrections >= 0:  # in whole numbers, for 1 - 0.999 has few digits left in float32
+            for k in (0, 1):
+                F[corrections + k] = ((1 << 64) - self._powers[k]) / (1 << 64)
+        return parts, places
+
+    def _stopped(self, why):
         if why:
             raise NotFiniteError(_REASONS[why] + " is NaN or infinite; nothing was updated")
-        self._slice += 1
-        loss = self._F[places[0]]
-        if self._slice == self._slices:
-            self._run(parts[2])
-            self.steps += 1
-            self._slice, self._begun = 0, False
-        return loss
 
     def infer(self, x):
         """The network's output for one sample: a view that holds until the next call, or a tuple
@@ -239,25 +279,9 @@ class Model:
                 for j in range(width):
                     self._B[at + width * k + j] = v >> 8 * j & 255
 
-    def _numbers(self, places):
-        """What each step is told: rate, share, Adam's bias corrections."""
-        F = self._F
-        _, lr, corrections, share = places
-        if lr >= 0:
-            F[lr] = self.lr
-        if share >= 0:
-            F[share] = self._share
-        if corrections >= 0:
-            for k in (0, 1):  # in whole numbers, for 1 - 0.999 has few digits left in float32
-                F[corrections + k] = ((1 << 64) - _power(self._betas[k], self.steps + 1)) / (
-                    1 << 64
-                )
-
     def save(self, file):
-        """Write weights, optimizer state and the count of updates: to a path, whole or not at all,
-        or to a stream. ValueError within a batch."""
-        if self._begun:
-            raise ValueError("within a batch of %d slices; save behind the last" % self._slices)
+        """Write weights, optimizer state and position, as the c99 port does: to a path, whole or
+        not at all, or to a stream."""
         if not isinstance(file, str):
             return self._save(file)
         from os import rename
@@ -266,24 +290,32 @@ class Model:
         rename(file + ".part", file)
 
     def _save(self, file):
-        head = pack("<III", self._crc, self.steps, self._floor)
+        words = [0, self.steps, self._slice, self._begun, self.overflows, self.lr]
+        for power in self._powers:
+            words += [power >> 32, power & 0xFFFFFFFF]
+        head = _STATE + pack("<IIIIIIfIIII", self._crc, *words)
         body = memoryview(self._B)[: self._floor]
-        length = (16 + len(head) + self._floor) // 4
-        file.write(_STATE + pack("<III", _VERSION, length, crc32(body, crc32(head))))
         file.write(head)
         file.write(body)
+        file.write(pack("<I", crc32(body, crc32(head))))
 
     def restore(self, file):
         """Go on from what `save` wrote; FileError leaves everything as it was."""
         _opened(file, "rb", self._restore)
 
     def _restore(self, file):
-        _check(file, _STATE)
-        crc, steps, floor = _words(file, "III")
-        if crc != self._crc or floor != self._floor:
+        head = _read(file, 48)
+        if head[:4] != _STATE:
+            raise FileError("not a state of tinytrain's, or of another version")
+        found = unpack("<IIIIIIfIIII", head[4:])
+        if found[0] != self._crc:
             raise FileError("the state of another network")
-        file.readinto(memoryview(self._B)[:floor])
-        self.steps, self._slice, self._begun = steps, 0, False
+        if _crc(file, self._floor, crc32(head)) != _words(file, "I")[0]:
+            raise FileError("the state is damaged (CRC-32)")
+        file.seek(48)
+        file.readinto(memoryview(self._B)[: self._floor])
+        _, _, self.steps, self._slice, self._begun, self.overflows, self.lr = found[:7]
+        self._powers = (found[7] << 32 | found[8], found[9] << 32 | found[10])
 
 
 def _kernels(code):

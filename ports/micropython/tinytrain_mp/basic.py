@@ -72,11 +72,10 @@ def relu_vjp(F, B, dx, g, y, n):
 
 
 def sum_to(F, B, y, g, acc, count, columns, *w):
-    if not columns and w:
-        from .reduce import sum
+    if w:
+        from .reduce import sum_over
 
-        sum(F, B, y, g, acc, 0, *w)
-        return
+        return sum_over(F, y, g, acc, 0, w)
     for k in range(y, y + columns):
         total = F[k] if acc else 0.0
         p = g
@@ -151,6 +150,22 @@ def sgd(F, B, y, p, g, lr, n):
         F[y + k] = F[p + k] - rate * F[g + k]
 
 
+def matmul_tn_sgd(F, B, y, p, a, b, lr, block, m, n, k, rows):
+    rate = F[lr]
+    for i in range(m):
+        for j in range(n):
+            total = 0.0
+            r = a + i
+            s = b + j
+            for _ in range(k):
+                total += F[r] * F[s]
+                r += m
+                s += n
+            F[y] = F[p] - rate * total
+            y += 1
+            p += 1
+
+
 def decay(F, B, y, v, p, n, momentum, weight_decay):
     for k in range(n):
         kept = F[v + k] * momentum
@@ -179,4 +194,5 @@ KERNELS = {
     72: (decay, 1, 2),
     73: sgd,
     79: check_finite,
+    84: matmul_tn_sgd,
 }

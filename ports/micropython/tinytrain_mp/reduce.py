@@ -12,7 +12,8 @@ def _places(w, at):
     return walk(rank, own, rank)
 
 
-def sum(F, B, y, x, acc, count, *w):
+def sum_over(F, y, x, acc, count, w):
+    """Sums over the axes that w describes last, divided by `count` unless that is 0."""
     for p, _ in _places(w, 0):
         total = 0.0
         for q, _ in _places(w, 1 + 2 * w[0]):
@@ -21,6 +22,10 @@ def sum(F, B, y, x, acc, count, *w):
             total /= count
         F[y] = F[y] + total if acc else total
         y += 1
+
+
+def sum(F, B, y, x, count, *w):
+    sum_over(F, y, x, False, count, w)
 
 
 def _lines(outer, n, inner):

@@ -85,11 +85,9 @@ def prepare(case: str, folder: Path) -> None:
     """Export the case's network into the folder, with its data and its script."""
     from nets import made
 
-    from tinytrain.ports import micropython
-
     script, net, _, _ = CASES[case]
     trainer, x, y = made(net)
-    micropython.export(trainer, str(folder))
+    trainer.export("micropython", str(folder))
     slices, classes = trainer.batch // trainer.plan.microbatch, y.dtype.kind == "i"
     labels = trainer._train.labels[0].size * (1 if classes else -1)
     sizes = trainer._train.inputs[0].size, labels, x[0].size, slices, STEPS

@@ -1,0 +1,326 @@
+"""The MicroPython port: its kernels against the reference, what it refuses, and its scripts on
+MicroPython itself (see `ports/micropython/run.py` beside this file).
+
+A tool that is missing is a SKIP that names it, or, with TINYTRAIN_REQUIRE_PORTS=1, a failure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from cases import CASES, UPDATES, Case, Update
+from hypothesis import given, settings
+from planned import leaf_values
+from test_cases import near, traced, update_arrays
+
+import tinytrain as tt
+from tinytrain import InputError, models, nn, optim, run
+from tinytrain.kernels import geometry
+from tinytrain.lower import backward_of
+from tinytrain.op import OPS
+from tinytrain.ports import micropython, table
+from tinytrain.ports.micropython import tinytrain_mp
+from tinytrain.spec import Spec
+from tinytrain.tensor import tape_of
+
+SCRIPTS = Path(__file__).parent / "ports" / "micropython"
+sys.path.insert(0, str(SCRIPTS))
+import run as scripts  # noqa: E402
+
+Arrays = Sequence[np.ndarray | None]
+fewer = settings(max_examples=max(settings.default.max_examples // 3, 5))
+
+# ------------------------------------------------------------------------- the kernels
+
+
+def families() -> dict[str, dict[int, Any]]:
+    """The runtime's files of kernels, each with its KERNELS."""
+    path = tinytrain_mp.__name__
+    names = tinytrain_mp._FILES.values()
+    return {name: importlib.import_module(f"{path}.{name}").KERNELS for name in names}
+
+
+def test_each_kernel_has_its_instruction() -> None:
+    letters = {name: letter for letter, name in tinytrain_mp._FILES.items()}
+    found = {}
+    for file, kernels in families().items():
+        for code, entry in kernels.items():
+            function = entry[0] if isinstance(entry, tuple) else entry
+            assert function.__name__.rstrip("_") == table.INSTRUCTIONS[code]
+            found[code] = letters[file]
+    whole = range(len(table.INSTRUCTIONS))
+    assert "".join(found.get(code, "-") for code in whole) == tinytrain_mp._FILE_OF
+
+
+def run_kernel(op: str, outs: Arrays, rest: Arrays, attrs: Sequence[Any], over) -> None:
+    """Fill `outs` by the runtime's kernel of a row; LookupError if it has none. `rest`: inputs and
+    scratch. `over`: (output, input) that share their bytes, or None."""
+    arrays = [*outs, *rest]
+    name, words = geometry.instruction(op, arrays, attrs)
+    if name in micropython.lacks():
+        raise LookupError(name)
+    places, top = [], 0
+    for a in arrays:
+        places.append(table.NONE if a is None or not a.size else top)
+        top += 0 if a is None else -(-a.nbytes // 16) * 16
+    if over:
+        places[over[0]] = places[len(outs) + over[1]]
+    memory = bytearray(b"\xff" * max(top, 16))
+    for a, place in zip(arrays, places, strict=True):
+        if a is not None and a.size:
+            memory[place : place + a.nbytes] = a.tobytes()
+    head = table.INSTRUCTIONS.index(name) | len(places) << 8 | len(words) << 16
+    raw = [head, *places, *geometry.pack(words)]
+    kernel, args = tinytrain_mp._steps(io.BytesIO(table.as_bytes(raw)), 0, len(raw), {})
+    kernel(memoryview(memory).cast("f"), memory, *args)
+    for a, place in zip(outs, places, strict=False):
+        if a is not None and a.size:
+            a[...] = np.frombuffer(memory, a.dtype, a.size, place).reshape(a.shape)
+
+
+def agree(op: str, outs: Sequence[Spec | None], ins: Arrays, attrs: dict, acc: Any = None) -> None:
+    """The runtime's kernel of a row and the reference give the same, also where an output lies
+    over an input. `acc`: what the first output is added to."""
+    row = OPS[op]
+    specs = [None if a is None else Spec(a.shape, str(a.dtype)) for a in ins]
+    work = [] if row.work is None else row.work(specs, list(outs), attrs)
+    rest = [*ins, *(np.full(s.shape, 9, s.dtype) for s in work)]
+    last = [*attrs.values(), *([acc is not None] if row.acc else [])]
+
+    def fresh() -> list[np.ndarray | None]:
+        made = [None if s is None else np.full(s.shape, 9, s.dtype) for s in outs]
+        return made if acc is None else [acc.copy(), *made[1:]]
+
+    want = fresh()
+    with np.errstate(all="ignore"):
+        run.kernel(op, "numpy")(*want, *(None if a is None else a.copy() for a in rest), *last)
+    for over in [None, *(row.inplace if acc is None else ())]:
+        if over and (ins[over[1]] is None or want[over[0]] is None):
+            continue
+        if over and specs[over[1]].nbytes != want[over[0]].nbytes:
+            continue
+        got = fresh()
+        run_kernel(op, got, rest, last, over)
+        for k, (a, b) in enumerate(zip(got, want, strict=True)):
+            if a is not None:
+                near(a, b, f"{op}, output {k}, sharing {over}")
+
+
+def lacking(op: str) -> bool:
+    """Whether the runtime has no kernel for this row; then `agree` must say so."""
+    return geometry._RULES[op][0] in micropython.lacks()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@fewer
+@given(data=st.data())
+def test_every_step_of_a_case(case: Case, data) -> None:
+    out, loss, _ = traced(case, data.draw(case.calls), data.draw(st.booleans()))
+    tape, leaves = tape_of([out], loss)
+    program = backward_of(tape, {v for v, t in leaves.items() if t.requires_grad})
+    values = run.run_fresh(program, leaf_values(program, leaves))
+    for step in program.steps:
+        outs = [None if v is None else program.specs[v] for v in step.outs]
+        ins = [None if v is None else values[v] for v in step.ins]
+        acc = None if step.acc is None else values[step.acc]
+        if not lacking(step.op):
+            agree(step.op, outs, ins, step.attrs, acc)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+@pytest.mark.parametrize("update", UPDATES, ids=str)
+def test_every_update(update: Update, size: int) -> None:
+    if lacking(update.op):
+        pytest.skip(f"MicroPython has no kernel for {update.op}")
+    ins = update_arrays(update, size)
+    specs = tuple(None if a is None else Spec(a.shape, str(a.dtype)) for a in ins)
+    outs, attrs = OPS[update.op].infer(specs, update.attrs)
+    agree(update.op, outs, ins, attrs)
+
+
+@st.composite
+def own_size(draw):
+    """A convolution whose output is as large as its input: x, w, b, g, attrs."""
+    groups, cin, cout = draw(st.tuples(*[st.integers(1, 3)] * 3))
+    if draw(st.booleans()):
+        cin = cout = 1
+    shape = draw(st.tuples(st.integers(1, 2), st.integers(1, 6), st.integers(1, 6)))
+    half, reach = draw(st.integers(0, 1)), draw(st.integers(1, 2))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    arrays = [
+        rng.standard_normal(s).astype(np.float32)
+        for s in (
+            (*shape, groups * cin),
+            (2 * half + 1, 2 * half + 1, cin, groups * cin),
+            (groups * cin,),
+            (*shape, groups * cin),
+        )
+    ]
+    attrs = {"stride": (1, 1), "padding": (half * reach,) * 4, "groups": groups}
+    return arrays, {**attrs, "dilation": (reach, reach)}
+
+
+@fewer
+@given(own_size())
+def test_convolutions_over_their_own_input(drawn) -> None:
+    (x, w, b, g), attrs = drawn
+    rate = np.float32([0.1]).reshape(())
+    spec, kernel = Spec(x.shape), {"kernel": w.shape[:2]}
+    agree("conv2d_lines", [spec], [x, w, b], attrs)
+    agree("conv2d_lines", [spec], [x, w, None], attrs)
+    agree("conv2d_vjp_x_lines", [spec], [g, w], {"size": x.shape[1:3], **attrs})
+    agree("conv2d_vjp_w_sgd", [Spec(w.shape)], [w, x, g, rate], {**kernel, **attrs})
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 3), (7, 4, 70), (3, 1, 1)])
+def test_a_product_that_is_never_whole(shape: tuple[int, int, int]) -> None:
+    rows, m, n = shape
+    rng = np.random.default_rng(2)
+    p, a, b = (rng.standard_normal(s).astype(np.float32) for s in ((m, n), (rows, m), (rows, n)))
+    agree("matmul_tn_sgd", [Spec((m, n))], [p, a, b, np.float32([0.1]).reshape(())], {"flat": True})
+
+
+# ------------------------------------------------------------------------- whole networks
+
+
+def flat(a: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(a).reshape(-1)
+
+
+def trained(trainer: tt.Trainer, x: np.ndarray, y: np.ndarray, tmp_path: Path, steps: int):
+    """The model that the trainer exports, after as many steps as the trainer, their losses within
+    0.001."""
+    trainer.export("micropython", str(tmp_path))
+    model = tinytrain_mp.load(str(tmp_path / "plan.tt"))
+    batch, size = trainer.batch, trainer.plan.microbatch
+    for k in range(steps):
+        xs, ys = x[k * batch : (k + 1) * batch], y[k * batch : (k + 1) * batch]
+        got = 0.0
+        for i in range(0, batch, size):
+            got += model.train(flat(xs[i : i + size]), flat(ys[i : i + size])) * size / batch
+        assert abs(got - trainer.step(xs, ys)) < 1e-3
+    return model
+
+
+def images(count: int, shape: tuple[int, ...], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, classes, count).astype(np.int32)
+    return rng.standard_normal((count, *shape)).astype(np.float32), y
+
+
+SMALL = {
+    "lenet5": {"input_shape": (16, 16, 1)},
+    "vgg6": {"input_shape": (8, 8, 2)},
+    "resnet8": {"input_shape": (8, 8, 2)},
+    "mobilenetv2": {"input_shape": (32, 32, 1), "norm": "group"},
+    "digits_cnn": {},
+}
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_networks_of_the_zoo(model: str, tmp_path: Path) -> None:
+    net = models.build(model, classes=4, **SMALL[model])
+    x, y = images(4, net.input_shape, 4)
+    optimizer = optim.SGD(lr=0.01, momentum=0.9)
+    trainer = tt.Trainer(net, optimizer=optimizer, batch=2, backend="numpy")
+    runtime = trained(trainer, x, y, tmp_path, 2)
+    got = np.array(runtime.infer(flat(x[:1])))
+    near(got.astype(np.float32), trainer.predict(x[:1])[0], "inference")
+
+
+def test_frozen_parameters_are_constants(tmp_path: Path) -> None:
+    """They have no address in flash here, so they lie behind the arena."""
+    net = models.build("digits_cnn")
+    for p in [*net.parameters()][:-2]:
+        p.requires_grad = False
+    trainer = tt.Trainer(net, optimizer=optim.SGD(lr=0.1), batch=2, backend="numpy")
+    train, _ = tt.data.digits()
+    runtime = trained(trainer, train.x, train.y, tmp_path, 3)
+    near(np.array(runtime.infer(flat(train.x[9]))), trainer.predict(train.x[9:10])[0], "inference")
+    assert len(runtime._B) < trainer.plan.arena_bytes + 64
+
+
+def test_a_bitmap_that_overflows_is_run_again(tmp_path: Path) -> None:
+    train, _ = tt.data.digits()
+    settings = {"density": 0.3, "ram": "30K", "policy": "bitmap", "microbatch": 2}
+    optimizer = optim.SGD(lr=0.01, momentum=0.9)
+    net = models.build("digits_cnn")
+    trainer = tt.Trainer(net, optimizer=optimizer, batch=4, backend="numpy", **settings)
+    runtime = trained(trainer, train.x, train.y, tmp_path, 3)
+    assert runtime.overflows == trainer.overflows > 0
+
+
+# ------------------------------------------------------------------------- what is refused
+
+
+class Odd(nn.Module):
+    """A network with an op that the port lacks."""
+
+    def __init__(self, op):
+        self.op, self.last = op, nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(self.op(x))
+
+
+@pytest.mark.parametrize(
+    ("op", "name"),
+    [
+        (lambda x: tt.ops.snap(x, bits=4), "snap"),
+        (lambda x: tt.ops.pow(x, exponent=3.0), "pow"),
+        (lambda x: tt.ops.dropout(x, p=0.5), "dropout"),
+    ],
+)
+def test_an_op_that_the_port_lacks_is_named_at_export(op, name: str, tmp_path: Path) -> None:
+    net = Odd(op)
+    trainer = tt.Trainer(net, loss="cross_entropy", batch=2, input_shape=(4,), backend="numpy")
+    with pytest.raises(InputError, match=f"MicroPython.*{name}"):
+        trainer.export("micropython", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_runtime_file_is_in_the_package() -> None:
+    folder = Path(micropython.__file__).parent
+    told = json.loads((folder / "package.json").read_text())
+    held = {f"tinytrain_mp/{file.name}" for file in (folder / "tinytrain_mp").glob("*.py")}
+    assert {target for target, _ in told["urls"]} == held
+    assert all((folder / source).is_file() for _, source in told["urls"])
+    assert told["version"] == tt.__version__
+
+
+# ------------------------------------------------------------------------- on MicroPython itself
+
+REQUIRED = os.environ.get("TINYTRAIN_REQUIRE_PORTS") == "1"
+RUNS = [
+    (case, port)
+    for port in scripts.PORTS
+    for case in scripts.CASES
+    if port in scripts.CASES[case][3]
+]
+
+
+@pytest.mark.parametrize(("case", "port"), RUNS)
+def test_script(case: str, port: str) -> None:
+    try:
+        wrong, _ = scripts.run(case, port)
+    except scripts.Missing as error:
+        (pytest.fail if REQUIRED else pytest.skip)(f"there is no {error}")
+    assert not wrong, wrong
+
+
+def test_a_difference_is_seen() -> None:
+    assert not scripts.difference("# 5\n1.0001 a\n", "1.0004 a\n")
+    assert scripts.difference("1.002\n", "1.0\n")
+    assert scripts.difference("1.0 b\n", "1.0 a\n")
+    assert scripts.difference("1.0\n", "1.0\n2.0\n")
+    assert scripts.difference("7\n", "8\n")
