@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tinytrain.errors import InputError
 from tinytrain.ports import table
-from tinytrain.ports.micropython import tinytrain_mp
+from tinytrain.ports.micropython.tinytrain_mp import table as runtime
 
 PLAN = "plan.tt"
 
@@ -28,7 +27,7 @@ def export(trainer: Any, folder: str) -> list[str]:
         file.write(table.as_bytes(words))
     written = [PLAN]
     for name in files(codes):
-        source = os.path.join(os.path.dirname(tinytrain_mp.__file__), name)
+        source = os.path.join(os.path.dirname(runtime.__file__), name)
         with open(source, encoding="utf-8") as file:
             text = file.read()
         with open(os.path.join(folder, "tinytrain_mp", name), "w", encoding="utf-8") as file:
@@ -39,32 +38,29 @@ def export(trainer: Any, folder: str) -> list[str]:
 
 def lacks() -> list[str]:
     """The instructions that the runtime has no kernel for."""
-    where = zip(table.INSTRUCTIONS, tinytrain_mp._FILE_OF, strict=True)
+    where = zip(table.INSTRUCTIONS, runtime._FILE_OF, strict=True)
     return [name for name, file in where if file == "-" and name != "stop"]
 
 
 def files(codes: set[int]) -> list[str]:
     """The files of the runtime that these instructions need; `basic` serves the others too."""
-    letters = {tinytrain_mp._FILE_OF[code] for code in codes if code}
-    names = {tinytrain_mp._FILES[letter] for letter in letters} | {"basic", "__init__"}
+    letters = {runtime._FILE_OF[code] for code in codes if code}
+    names = {runtime._FILES[letter] for letter in letters} | {
+        "basic",
+        "__init__",
+        "stream",
+        "table",
+    }
     return sorted(f"{name}.py" for name in names)
 
 
 def used(words: list[int]) -> set[int]:
-    """The instructions of a table's programs. InputError if one reads from flash, which has no
-    address here."""
+    """The instructions of a table's programs."""
     found = set()
     at_programs, programs = words[16], words[17]
     for row in range(at_programs, at_programs + 16 * programs, 16):
         at, end = words[row + 2], words[row + 5]
         while at < end:
-            code, operands, more = words[at] & 0xFF, words[at] >> 8 & 0xFF, words[at] >> 16
-            for v in words[at + 1 : at + 1 + operands]:
-                if table.FLASH <= v < table.NONE:
-                    raise InputError(
-                        f"MicroPython: {table.INSTRUCTIONS[code]} reads a constant that inference "
-                        f"alone has; make it a buffer of the module"
-                    )
-            found.add(code)
-            at += 1 + operands + more
+            found.add(words[at] & 0xFF)
+            at += 1 + (words[at] >> 8 & 0xFF) + (words[at] >> 16)
     return found

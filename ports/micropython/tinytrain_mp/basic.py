@@ -8,6 +8,14 @@ of tinytrain names them. A kernel allocates no buffer. KERNELS has them by instr
 
 from math import exp, log
 
+_INF = float("inf")
+
+
+def safe_exp(x):
+    """Infinite where it overflows (above 88.72283 in float32), and a NaN stays one: some boards'
+    own exp raises, and makes 0 of a negative NaN."""
+    return exp(x) if x <= 88.72283 else x * _INF
+
 
 def walk(rank, w, axes):
     """The pairs of offsets of a strided walk over the first `axes` of `rank` axes, the last one
@@ -125,7 +133,7 @@ def cross_entropy(F, B, loss, d, x, labels, mask, count, classes, smooth):
             top = max(top, F[k])
         total = 0.0
         for k in range(x, x + classes):
-            total += exp(F[k] - top)
+            total += safe_exp(F[k] - top)
         top += log(total)
         total = 0.0
         for k in range(classes):
@@ -136,7 +144,7 @@ def cross_entropy(F, B, loss, d, x, labels, mask, count, classes, smooth):
                 loss_sum -= z * (1.0 - smooth) * share
                 wanted += 1.0 - smooth
             if d >= 0:
-                F[d + k] = (exp(z) - wanted) * share
+                F[d + k] = (safe_exp(z) - wanted) * share
         loss_sum -= total / classes * smooth * share
         x += classes
         if d >= 0:

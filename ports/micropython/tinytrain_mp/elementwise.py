@@ -1,17 +1,12 @@
 """What is done to each element alone: arithmetic and activations. Conventions: `basic.py`."""
 
-from math import exp as _e
 from math import log as _log
 from math import sqrt as _root
 
 from .basic import rows
+from .basic import safe_exp as _e
 
 _INF = float("inf")
-
-
-def _exp(x):
-    """Infinite where it overflows: 88.72284 is the largest float32 for which it does not."""
-    return _INF if x > 88.72283 else _e(x)
 
 
 def _logistic(x):
@@ -20,7 +15,7 @@ def _logistic(x):
 
 
 def _tanh(x):
-    """From exp, which every board has; a NaN stays one."""
+    """From exp, so that a NaN stays one."""
     e = _e(-2.0 * abs(x))
     return (1.0 - e) / (1.0 + e) if x >= 0.0 else (e - 1.0) / (1.0 + e)
 
@@ -55,7 +50,7 @@ def neg(F, B, y, x, n):
 
 def exp(F, B, y, x, n):
     for k in range(n):
-        F[y + k] = _exp(F[x + k])
+        F[y + k] = _e(F[x + k])
 
 
 def log(F, B, y, x, n):

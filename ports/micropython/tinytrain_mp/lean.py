@@ -1,4 +1,4 @@
-"""Convolutions over their own input, and gradients that are never whole. Conventions: `basic.py`."""
+"""Convolutions over their own input, and with their update in one. Conventions: `basic.py`."""
 
 from .basic import fill
 from .conv import _each_forward, _each_input, _each_weight, _forward, _input, _taps, _weight

@@ -1,6 +1,8 @@
 """Losses other than cross-entropy over classes. Conventions: `basic.py`."""
 
-from math import exp, log
+from math import log
+
+from .basic import safe_exp as exp
 
 
 def _seen(F, mask, n):

@@ -1,7 +1,8 @@
 """Sums and means over axes, softmax and its logarithm. Conventions: `basic.py`."""
 
-from math import exp, log
+from math import log
 
+from .basic import safe_exp as exp
 from .basic import walk
 
 

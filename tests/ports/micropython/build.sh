@@ -1,10 +1,11 @@
 #!/bin/bash
-# build.sh DIR unix | build.sh DIR qemu HEAP_BYTES: MicroPython 1.25 with 32-bit floats from Debian's
-# source package, once; prints what was built: an interpreter for this machine, or a firmware for a
-# bare Cortex-M3 with a heap of exactly so many bytes. The archive is the one this machine's apt uses.
+# build.sh DIR unix | build.sh DIR qemu HEAP_BYTES [MANIFEST]: MicroPython 1.25 with 32-bit floats
+# from Debian's source package, once; prints what was built: an interpreter for this machine, or a
+# firmware for a bare Cortex-M3 with a heap of exactly so many bytes and the manifest's modules
+# frozen in. The archive is the one that this machine's apt uses.
 set -euo pipefail
 mkdir -p "$1"
-dir=$(cd "$1" && pwd) target=$2 heap=${3:-}
+dir=$(cd "$1" && pwd) target=$2 heap=${3:-} manifest=${4:-}
 suite=trixie
 
 fetch() {
@@ -45,10 +46,17 @@ if [ "$target" = unix ]; then
         CFLAGS_EXTRA="-DMICROPY_FLOAT_IMPL=MICROPY_FLOAT_IMPL_FLOAT -I/usr/include/$(gcc -print-multiarch)"
 else
     made=$dir/firmware-$heap.elf
+    if [ -n "$manifest" ]; then
+        sum=$(cat "$manifest" "$(dirname "$manifest")"/*/*.py | cksum | cut -d ' ' -f 1)
+        made=$dir/firmware-$heap-$sum.elf
+    else
+        manifest=$dir/empty.py
+        : >"$manifest"
+    fi
     if [ ! -f "$made" ]; then
         touch "$dir/src/ports/qemu/main.c" # the one file that knows the heap
         make_quietly -C "$dir/src/ports/qemu" BUILD="$dir/qemu" BOARD=MPS2_AN385 \
-            MICROPY_HEAP_SIZE="$heap" FROZEN_MANIFEST=
+            MICROPY_HEAP_SIZE="$heap" FROZEN_MANIFEST="$manifest"
         cp "$dir/qemu/firmware.elf" "$made"
     fi
 fi

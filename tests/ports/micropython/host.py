@@ -18,9 +18,7 @@ class Model:
         """The loss of a whole batch, with its last slice; before that, nothing can be told."""
         bound = self.trainer._train
         shapes = bound.inputs[0], bound.labels[0]
-        part = [
-            np.asarray(a, s.dtype).reshape(s.shape) for a, s in zip((x, y), shapes, strict=True)
-        ]
+        part = [np.array(a, s.dtype).reshape(s.shape) for a, s in zip((x, y), shapes, strict=True)]
         self.slices.append((part[0], part[1]))
         if len(self.slices) * self.trainer.plan.microbatch < self.trainer.batch:
             return None

@@ -41,8 +41,10 @@ def digits() -> Made:
 
 
 def slices() -> Made:
-    """A batch in slices, momentum, weight decay, clipping and a mask of bits."""
-    net = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 4))
+    """A batch in slices, momentum, weight decay and clipping."""
+    net = nn.Sequential(
+        *(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.LeakyReLU(), nn.Linear(12, 4))
+    )
     sgd = optim.SGD(lr=0.05, momentum=0.9, weight_decay=1e-3)
     trainer = _trainer(net, optimizer=sgd, batch=6, microbatch=2, input_shape=(6,), clip_norm=1.0)
     return trainer, *_vectors(6, 4, 120)

@@ -7,13 +7,15 @@ import tinytrain_mp
 
 
 class Digest:
-    """A stream that keeps the CRC-32 of what is written."""
+    """A stream that keeps the CRC-32 of all but the last 4 bytes: those are the same CRC-32, and of
+    both together it would always be one number."""
 
     def __init__(self):
         self.crc = 0
 
     def write(self, raw):
-        self.crc = crc32(raw, self.crc)
+        if len(raw) > 4:
+            self.crc = crc32(raw, self.crc)
 
 
 def digest(model):
@@ -67,7 +69,7 @@ print("as if they had not come:", digest(model) == digest(plain), digest(model) 
 print("learning rate:", "%.3f" % model.lr)
 model.lr = 0.0
 before = list(model.infer(array("f", range(sample))))
-for k in range(slices):
+for _ in range(slices):
     model.train(x, y)
 print("a rate of 0 changes nothing:", list(model.infer(array("f", range(sample)))) == before)
 try:

@@ -5,7 +5,7 @@ prints must agree, numbers to within 0.001. Where the host cannot run it, `scrip
 
 The ports: `cpython`, the runtime under this interpreter; `unix`, MicroPython built for this
 machine; `qemu`, MicroPython on an emulated bare Cortex-M3, its heap of an exact size, the code in
-flash (a read-only file system). A tool that is missing is named as SKIP; with
+flash (a read-only file system, or the firmware). A tool that is missing is named as SKIP; with
 TINYTRAIN_REQUIRE_PORTS=1 that is a failure. Builds are kept in TINYTRAIN_PORTS_CACHE, else in the
 user's cache.
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,15 +31,26 @@ SECONDS = 300  # that an emulated board may take
 FLASH = 0x21000000  # memory of mps2-an385 that the firmware leaves alone
 STEPS = 50
 
-# case -> script, net, bytes of the heap on the board, ports
-CASES: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
-    "mlp": ("learn", "mlp", 32 << 10, ("cpython", "unix", "qemu")),
-    "digits": ("learn", "digits", 128 << 10, ("cpython", "unix", "qemu")),
-    "slices": ("learn", "slices", 128 << 10, ("cpython", "unix", "qemu")),
-    "adam": ("learn", "adam", 128 << 10, ("cpython", "unix", "qemu")),
-    "files": ("files", "slices", 128 << 10, ("cpython", "unix", "qemu")),
-    "refuse": ("refuse", "slices", 128 << 10, ("cpython", "unix", "qemu")),
-    "paths": ("paths", "slices", 0, ("cpython", "unix")),
+
+class Case(NamedTuple):
+    """A script and the net it is run with; the board's heap, and whether the runtime is frozen
+    into its firmware."""
+
+    script: str
+    net: str
+    heap: int = 128 << 10
+    frozen: bool = False
+    ports: tuple[str, ...] = ("cpython", "unix", "qemu")
+
+
+CASES = {
+    "mlp": Case("learn", "mlp", 32 << 10, frozen=True),
+    "digits": Case("learn", "digits"),
+    "slices": Case("learn", "slices"),
+    "adam": Case("learn", "adam"),
+    "files": Case("files", "slices"),
+    "refuse": Case("refuse", "slices"),
+    "paths": Case("paths", "slices", ports=("cpython", "unix")),
 }
 PORTS = ("cpython", "unix", "qemu")
 
@@ -85,7 +97,7 @@ def prepare(case: str, folder: Path) -> None:
     """Export the case's network into the folder, with its data and its script."""
     from nets import made
 
-    script, net, _, _ = CASES[case]
+    script, net = CASES[case].script, CASES[case].net
     trainer, x, y = made(net)
     trainer.export("micropython", str(folder))
     slices, classes = trainer.batch // trainer.plan.microbatch, y.dtype.kind == "i"
@@ -124,7 +136,7 @@ def _ran(command: list[str], seconds: float = SECONDS, **more) -> str:
 
 def on_host(case: str, folder: Path) -> str:
     """The script over a Trainer, or the lines that were written down."""
-    expected = HERE / f"{CASES[case][0]}.exp"
+    expected = HERE / f"{CASES[case].script}.exp"
     if expected.exists():
         return expected.read_text()
     code = "import sys, host; sys.modules['tinytrain_mp'] = host; import job"
@@ -160,8 +172,11 @@ machine.reset()
 
 
 def on_qemu(case: str, folder: Path) -> str:
-    firmware = build("qemu", str(CASES[case][2]))
+    frozen = [str(ROOT / "ports/micropython/manifest.py")] if CASES[case].frozen else []
+    firmware = build("qemu", str(CASES[case].heap), *frozen)
     compiled(folder)
+    if frozen:
+        shutil.rmtree(folder / "tinytrain_mp")
     image = folder.with_suffix(".romfs")
     image.write_bytes(read_only(folder))
     loader = f"loader,file={image},addr={FLASH:#x},force-raw=on"
@@ -240,7 +255,7 @@ def main() -> int:
     failed = 0
     for port in given.port or PORTS:
         for case in given.case or CASES:
-            if port not in CASES[case][3]:
+            if port not in CASES[case].ports:
                 continue
             try:
                 wrong, notes = run(case, port)
