@@ -36,7 +36,7 @@ def digits() -> Made:
     train, _ = tt.data.digits()
     order = np.random.default_rng(3).permutation(len(train))[:100]
     net = models.build("digits_cnn")
-    trainer = _trainer(net, optimizer=optim.SGD(lr=0.01, momentum=0.9), batch=2)
+    trainer = _trainer(net, optimizer=optim.SGD(lr=0.01, momentum=0.9), batch=1)
     return trainer, train.x[order], train.y[order].astype(np.int32)
 
 

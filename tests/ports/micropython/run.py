@@ -46,10 +46,10 @@ class Case(NamedTuple):
 CASES = {
     "mlp": Case("learn", "mlp", 32 << 10, frozen=True),
     "digits": Case("learn", "digits"),
-    "slices": Case("learn", "slices"),
-    "adam": Case("learn", "adam"),
+    "slices": Case("learn", "slices", ports=("cpython", "qemu")),
+    "adam": Case("learn", "adam", ports=("cpython", "qemu")),
     "files": Case("files", "slices"),
-    "refuse": Case("refuse", "slices"),
+    "refuse": Case("refuse", "slices", ports=("cpython", "qemu")),
     "paths": Case("paths", "slices", ports=("cpython", "unix")),
 }
 PORTS = ("cpython", "unix", "qemu")
