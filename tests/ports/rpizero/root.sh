@@ -1,0 +1,38 @@
+#!/bin/bash
+# root.sh DIR: Debian 12's Python 3.11 and NumPy 1.24 for armel (ARMv6 and older, floats in software)
+# unpacked into DIR, once; no package's script is run. The archive is the one this machine's apt uses.
+set -euo pipefail
+[ ! -x "$1/usr/bin/python3" ] || exit 0
+suite=bookworm keys=/usr/share/keyrings/debian-archive-keyring.gpg
+mkdir -p "$1.part" "$1.apt"
+root=$(cd "$1.part" && pwd) apt=$(cd "$1.apt" && pwd)
+
+mirror=$(awk '/^URIs:/ { print $2; exit }' /etc/apt/sources.list.d/*.sources 2>/dev/null || true)
+[ -n "$mirror" ] || mirror=$(awk '$1 == "deb" { for (k = 2; k <= NF; k++)
+    if ($k ~ "://") { print $k; exit } }' /etc/apt/sources.list)
+mkdir -p "$apt"/{lists,cache/archives}/partial
+: >"$apt/status"
+echo "deb [arch=armel signed-by=$keys] $mirror $suite main" >"$apt/sources.list"
+cat >"$apt/apt.conf" <<CONF
+APT::Architecture "armel"; APT::Architectures "armel"; APT::Install-Recommends "false";
+Dir::State "$apt"; Dir::State::status "$apt/status"; Dir::State::lists "$apt/lists";
+Dir::Cache "$apt/cache"; Dir::Etc::sourcelist "$apt/sources.list"; Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferencesparts "/dev/null"; Acquire::Languages "none"; Acquire::Retries "3";
+APT::Sandbox::User "root"; Debug::NoLocking "1";
+CONF
+export APT_CONFIG=$apt/apt.conf
+apt-get -qq update
+apt-get -qq -y --download-only install python3-numpy
+for package in "$apt"/cache/archives/*.deb; do
+    dpkg-deb --fsys-tarfile "$package" | tar -x -C "$root" --no-same-owner \
+        --exclude='./usr/share/doc*' --exclude='./usr/share/man*' --exclude='./usr/share/locale*' \
+        --exclude='./usr/lib/python3/dist-packages/numpy/*/tests*'
+done
+# What the packages' scripts would have done.
+for library in "$root"/usr/lib/*/{blas/libblas,lapack/liblapack}.so.3; do
+    folder=$(dirname "$library")
+    ln -sf "$(basename "$folder")/$(basename "$library")" "$(dirname "$folder")/"
+done
+[ -e "$root/lib" ] || ln -s usr/lib "$root/lib"
+mv "$root" "$1"
+rm -rf "$apt"

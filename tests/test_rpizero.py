@@ -1,0 +1,81 @@
+"""The Raspberry Pi Zero port: tinytrain on an emulated ARM1176 with Debian 12's Python 3.11 and
+NumPy 1.24 and nothing else, in 64 MiB of address space.
+
+A tool that is missing is a SKIP that names it, or, with TINYTRAIN_REQUIRE_PORTS=1, a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PORTS = Path(__file__).parent / "ports"
+SCRIPTS = PORTS / "rpizero"
+sys.path.insert(0, str(PORTS / "micropython"))
+import run as scripts  # noqa: E402
+
+REQUIRED = os.environ.get("TINYTRAIN_REQUIRE_PORTS") == "1"
+TOOLS = ("qemu-arm-static", "apt-get", "dpkg-deb")
+ALLOWED_KIB = 5 * 1024  # more than NumPy's own
+
+
+@pytest.fixture(scope="module")
+def board(checkout: Path) -> list[str]:
+    """The command that runs Python there, with the checkout to import from."""
+    give_up = pytest.fail if REQUIRED else pytest.skip
+    for tool in TOOLS:
+        if shutil.which(tool) is None:
+            give_up(f"there is no {tool}")
+    root = scripts.cache() / "armel"
+    root.parent.mkdir(parents=True, exist_ok=True)
+    made = subprocess.run([SCRIPTS / "root.sh", root], capture_output=True, text=True)
+    if made.returncode:
+        give_up(f"Debian's armel packages could not be had: {made.stderr[-400:]}")
+    told = {
+        "PYTHONHOME": root / "usr",
+        "PYTHONPATH": os.pathsep.join(map(str, (checkout, SCRIPTS))),
+        "PYTHONDONTWRITEBYTECODE": 1,
+    }
+    given = [word for k, v in told.items() for word in ("-E", f"{k}={v}")]
+    command = ["qemu-arm-static", "-cpu", "arm1176", "-L", str(root), *given]
+    return ["timeout", "-k", "5", "400", *command, str(root / "usr/bin/python3")]
+
+
+def printed(command: list[str], *arguments: object) -> str:
+    done = subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_session_within_64_mib(board: list[str], tmp_path: Path, checkout: Path) -> None:
+    for name in ("host", "board"):
+        (tmp_path / name).mkdir()
+    want = printed([sys.executable], SCRIPTS / "session.py", tmp_path / "host")
+    got = printed(board, SCRIPTS / "session.py", tmp_path / "board", 64)
+    assert not (wrong := scripts.difference(got, want)), wrong
+    assert "# the cap holds" in got
+
+
+def test_what_importing_takes(board: list[str]) -> None:
+    """NumPy's own peak memory and at most 5 MB more; the emulator's is in both."""
+    (_, numpy), (_, both) = (
+        map(float, printed(board, SCRIPTS / "imports.py", *names).split())
+        for names in (("numpy",), ("numpy", "tinytrain"))
+    )
+    assert both - numpy <= ALLOWED_KIB
+
+
+def test_the_demo(board: list[str], tmp_path: Path) -> None:
+    told = json.loads(
+        printed(board, "-m", "tinytrain", "demo", "--epochs", 1, "--json", "--backend", "numpy")
+    )
+    assert told["arena_bytes"] == told["high_water_bytes"] <= told["ram_bytes"] == 64 << 10
+    assert told["test_accuracy"] > 0.8
