@@ -46,11 +46,12 @@ def _opened(file, mode, use):
 
 
 class Model:
-    """A network in its arena, as `load` makes it. `lr` may be set before any step; `steps` counts
-    the updates, `overflows` the slices that were run again with more room."""
+    """A network in its arena, as `load` makes it. `lr` may be set before any step, dropout's `seed`
+    before the first; `steps` counts the updates, `overflows` the slices that were run again with
+    more room."""
 
     def __init__(self):
-        self.steps = self.slice = self.begun = self.overflows = 0
+        self.seed = self.steps = self.slice = self.begun = self.overflows = 0
 
     def _run(self, steps):
         """Run one part; the reason's number if a STOP ended it, else 0."""
@@ -94,7 +95,7 @@ class Model:
         parts, ports, places = self.programs[program]
         self._give("x", ports[0], x)
         self._give("y", ports[1], y)
-        _, lr, corrections, share = places
+        _, lr, corrections, share, key = places
         if lr >= 0:
             F[lr] = self.lr
         if share >= 0:
@@ -102,6 +103,9 @@ class Model:
         if corrections >= 0:  # in whole numbers, for 1 - 0.999 has few digits left in float32
             for k in (0, 1):
                 F[corrections + k] = ((1 << 64) - self.powers[k]) / (1 << 64)
+        if key >= 0:
+            words = self.seed ^ 0x9E3779B9, self.steps, self.slice * self.size
+            self.B[4 * key : 4 * key + 12] = pack("<III", *words)
         return parts, places
 
     def _stopped(self, why):
@@ -154,7 +158,7 @@ class Model:
         rename(file + ".part", file)
 
     def _save(self, file):
-        words = [0, self.steps, self.slice, self.begun, self.overflows, self.lr]
+        words = [self.seed, self.steps, self.slice, self.begun, self.overflows, self.lr]
         for power in self.powers:
             words += [power >> 32, power & 0xFFFFFFFF]
         head = _STATE + pack("<IIIIIIfIIII", self.crc, *words)
@@ -178,5 +182,5 @@ class Model:
             raise FileError("the state is damaged (CRC-32)")
         file.seek(48)
         file.readinto(memoryview(self.B)[: self.floor])
-        _, _, self.steps, self.slice, self.begun, self.overflows, self.lr = found[:7]
+        self.seed, self.steps, self.slice, self.begun, self.overflows, self.lr = found[1:7]
         self.powers = (found[7] << 32 | found[8], found[9] << 32 | found[10])

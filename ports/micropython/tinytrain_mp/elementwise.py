@@ -3,7 +3,7 @@
 from math import log as _log
 from math import sqrt as _root
 
-from .basic import rows
+from .basic import rows, walk
 from .basic import safe_exp as _e
 
 _INF = float("inf")
@@ -41,6 +41,38 @@ def _div(F, y, a, b, n, i, j):
 
 def div(F, B, y, a, b, rank, *w):
     rows(_div, F, y, a, b, rank, w)
+
+
+def div_vjp_b(F, B, dx, g, y, b, rank, *w):
+    n, step = w[rank - 1], w[2 * rank - 1]
+    for q, _ in walk(rank, w + w[rank:], rank - 1):
+        q += b
+        for k in range(n):
+            v, by = -F[g + k] * F[y + k], F[q]
+            F[dx + k] = v / by if by else v * _INF
+            q += step
+        dx += n
+        g += n
+        y += n
+
+
+def _pow(x, exponent):
+    if x < 0.0 and exponent % 1.0:
+        return _INF - _INF
+    if x == 0.0 and exponent < 0.0:
+        return _INF
+    return x**exponent
+
+
+def pow_(F, B, y, x, n, exponent):
+    for k in range(n):
+        F[y + k] = _pow(F[x + k], exponent)
+
+
+def pow_vjp(F, B, dx, g, x, n, exponent):
+    for k in range(n):
+        slope = exponent * _pow(F[x + k], exponent - 1.0) if exponent else 0.0
+        F[dx + k] = F[g + k] * slope
 
 
 def neg(F, B, y, x, n):
@@ -157,6 +189,7 @@ def scale(F, B, y, x, n, factor):
 KERNELS = {
     7: sub,
     9: div,
+    10: div_vjp_b,
     11: neg,
     12: exp,
     13: log,
@@ -177,4 +210,6 @@ KERNELS = {
     30: (leaky_relu, 1, 1),
     31: (leaky_relu_vjp, 1, 1),
     32: (scale, 1, 1),
+    33: (pow_, 1, 1),
+    34: (pow_vjp, 1, 1),
 }

@@ -1,5 +1,5 @@
-"""What moves values without computing: transpose, slice, broadcast, pad, concat. Conventions:
-`basic.py`. A block is rank, where output and input begin, sizes, output strides, input strides."""
+"""What moves values: transpose, slice, broadcast, pad, concat, embedding. Conventions: `basic.py`.
+A block is rank, where output and input begin, sizes, output strides, input strides."""
 
 from .basic import fill, walk
 
@@ -42,4 +42,36 @@ def slice_vjp(F, B, dx, g, acc, n, *w):
     _block(F, dx, g, acc, w)
 
 
-KERNELS = {1: move, 2: (concat, -1, 0), 3: (pad, 1, 1), 4: slice_vjp}
+def _row(B, indices, k, count, width):
+    """Where the row that the k-th index names begins in a table of `count` rows."""
+    at = 4 * (indices + k)
+    index = B[at] | B[at + 1] << 8 | B[at + 2] << 16
+    return (0 if B[at + 3] & 128 else min(index, count - 1)) * width
+
+
+def embedding(F, B, y, table, indices, n, count, width):
+    for k in range(n):
+        at = table + _row(B, indices, k, count, width)
+        for j in range(width):
+            F[y + j] = F[at + j]
+        y += width
+
+
+def embedding_vjp(F, B, dtable, g, indices, n, count, width, acc):
+    if not acc:
+        fill(F, B, dtable, count * width, 0.0)
+    for k in range(n):
+        at = dtable + _row(B, indices, k, count, width)
+        for j in range(width):
+            F[at + j] += F[g + j]
+        g += width
+
+
+KERNELS = {
+    1: move,
+    2: (concat, -1, 0),
+    3: (pad, 1, 1),
+    4: slice_vjp,
+    50: embedding,
+    51: embedding_vjp,
+}

@@ -1,4 +1,4 @@
-"""Sums and means over axes, softmax and its logarithm. Conventions: `basic.py`."""
+"""Sums, means and maxima over axes, softmax and its logarithm. Conventions: `basic.py`."""
 
 from math import log
 
@@ -27,6 +27,33 @@ def sum_over(F, y, x, acc, count, w):
 
 def sum(F, B, y, x, count, *w):
     sum_over(F, y, x, False, count, w)
+
+
+def _largest(F, x, p, w):
+    """Where the first of the largest values is, in the reduced axes from x + p on."""
+    best = -1
+    for q, _ in _places(w, 1 + 2 * w[0]):
+        if (
+            best < 0
+            or F[x + p + q] > F[best]
+            or (F[x + p + q] != F[x + p + q] and F[best] == F[best])
+        ):
+            best = x + p + q
+    return best
+
+
+def max_(F, B, y, x, *w):
+    for p, _ in _places(w, 0):
+        F[y] = F[_largest(F, x, p, w)]
+        y += 1
+
+
+def max_vjp(F, B, dx, g, x, *w):
+    for p, _ in _places(w, 0):
+        best = _largest(F, x, p, w) - x
+        for q, _ in _places(w, 1 + 2 * w[0]):
+            F[dx + p + q] = F[g] if p + q == best else 0.0
+        g += 1
 
 
 def _lines(outer, n, inner):
@@ -79,4 +106,12 @@ def log_softmax_vjp(F, B, dx, g, y, *w):
     _softmax_vjp(F, dx, g, y, *w, True)
 
 
-KERNELS = {41: sum, 45: softmax, 46: softmax_vjp, 47: log_softmax, 48: log_softmax_vjp}
+KERNELS = {
+    41: sum,
+    42: max_,
+    43: max_vjp,
+    45: softmax,
+    46: softmax_vjp,
+    47: log_softmax,
+    48: log_softmax_vjp,
+}

@@ -15,6 +15,7 @@ _PACKAGE = __name__[: __name__.rindex(".")]
 _FILES = {
     "b": "basic",
     "c": "conv",
+    "d": "random",
     "e": "elementwise",
     "f": "lean",
     "l": "losses",
@@ -25,7 +26,7 @@ _FILES = {
     "u": "update",
     "z": "bitmap",
 }
-_FILE_OF = "-mmmmbbebe-eeeeeeeeeeebbeeeeeeeee---zzzzzr--brrrrb--cccppppnnnnnnnnnbll-bbuuuuubzfffb"
+_FILE_OF = "-mmmmbbebeeeeeeeeeeeeebbeeeeeeeeeee-zzzzzrrrbrrrrbmmcccppppnnnnnnnnnblldbbuuuuubzfffb"
 
 
 def read(model, file):
@@ -44,7 +45,7 @@ def read(model, file):
     planned = head[0] + 3 >> 2
     model.F, model.B = _arena(planned + sum(n for _, n in flash.values()) // 4)
     model.crc, model.floor = crc, head[1]
-    model.slices, model.lr, model.share = head[2], head[4], head[5]
+    model.slices, model.size, model.lr, model.share = head[2:6]
     model.betas = model.powers = (head[6] << 32 | head[7], head[8] << 32 | head[9])
     _start(model, file, head, flash, 4 * planned)
     programs = [None, None, None]
@@ -74,11 +75,12 @@ def _start(model, file, head, flash, place):
 
 
 def _program(file, row, flash):
-    """(prologue, body, epilogue), (inputs, labels, outputs), loss, lr, corrections, share"""
+    """(prologue, body, epilogue), (inputs, labels, outputs), the places of the loss, the rate,
+    Adam's corrections, the slice's share and dropout's key"""
     parts = tuple(steps_of(file, row[2 + k], row[3 + k], flash) for k in range(3))
     file.seek(4 * row[11])
     ports = tuple([numbers(file, "iiii") for _ in range(row[12 + k])] for k in range(3))
-    return parts, ports, tuple(v >> 2 for v in (row[6], row[7], row[8], row[9]))
+    return parts, ports, tuple(v >> 2 for v in row[6:11])
 
 
 def _arena(n):
