@@ -10,6 +10,8 @@ import importlib
 import io
 import json
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +40,7 @@ SCRIPTS = Path(__file__).parent / "ports" / "micropython"
 sys.path.insert(0, str(SCRIPTS))
 import run as scripts  # noqa: E402
 
+REQUIRED = os.environ.get("TINYTRAIN_REQUIRE_PORTS") == "1"
 Arrays = Sequence[np.ndarray | None]
 fewer = settings(max_examples=max(settings.default.max_examples // 3, 5))
 
@@ -265,6 +268,31 @@ def test_dropout_draws_what_the_host_draws(tmp_path: Path) -> None:
     trained(trainer, *images(40, (5,), 3), tmp_path, 10)
 
 
+def test_a_state_of_the_c99_port_goes_on_here(tmp_path: Path) -> None:
+    """One file format: what a board saved in C within a batch, MicroPython goes on from."""
+    if shutil.which("gcc") is None:
+        (pytest.fail if REQUIRED else pytest.skip)("there is no gcc")
+    trainer, x, y = scripts.made("slices")
+    trainer.export("c99", str(tmp_path))
+    trainer.export("micropython", str(tmp_path))
+    x[:8].tofile(tmp_path / "x")
+    y[:8].tofile(tmp_path / "y")
+    sources = [p.name for p in tmp_path.glob("*.c") if p.name != "main.c"]
+    build = ["gcc", "-std=c99", "-O1", "-I.", SCRIPTS / "state.c", *sources, "-o", "state.out"]
+    subprocess.run([*build, "-lm"], cwd=tmp_path, check=True)
+    subprocess.run([tmp_path / "state.out"], cwd=tmp_path, check=True)
+    there, here = (tinytrain_mp.load(str(tmp_path / "plan.tt")) for _ in range(2))
+    there.restore(str(tmp_path / "state"))
+    for k in range(0, 8, 2):
+        here.train(flat(x[k : k + 2]), y[k : k + 2])
+    assert (
+        (there.steps, there.slice, there.lr) == (here.steps, here.slice, here.lr) == (1, 1, here.lr)
+    )
+    near(*(np.frombuffer(m.B, np.float32, m.floor // 4) for m in (there, here)), "the state")
+    losses = [m.train(flat(x[8:10]), y[8:10]) for m in (there, here)]
+    assert abs(losses[0] - losses[1]) < 1e-5
+
+
 # ------------------------------------------------------------------------- what is refused
 
 
@@ -297,7 +325,6 @@ def test_every_runtime_file_is_in_the_package() -> None:
 
 # ------------------------------------------------------------------------- on MicroPython itself
 
-REQUIRED = os.environ.get("TINYTRAIN_REQUIRE_PORTS") == "1"
 RUNS = [
     (case, port)
     for port in scripts.PORTS

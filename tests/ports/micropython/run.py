@@ -26,6 +26,10 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent.parent
+sys.path[:0] = [str(HERE), str(ROOT)]  # run as a script, it finds the checkout too
+
+from nets import made
+
 TOLERANCE = 1e-3
 SECONDS = 300  # that an emulated board may take
 FLASH = 0x21000000  # memory of mps2-an385 that the firmware leaves alone
@@ -95,8 +99,6 @@ def _compiles_32_bits() -> bool:
 
 def prepare(case: str, folder: Path) -> None:
     """Export the case's network into the folder, with its data and its script."""
-    from nets import made
-
     script, net = CASES[case].script, CASES[case].net
     trainer, x, y = made(net)
     trainer.export("micropython", str(folder))
@@ -269,5 +271,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(HERE), str(ROOT)]
     sys.exit(main())
