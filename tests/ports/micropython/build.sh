@@ -7,6 +7,8 @@ set -euo pipefail
 mkdir -p "$1"
 dir=$(cd "$1" && pwd) target=$2 heap=${3:-} manifest=${4:-}
 suite=trixie
+exec 9>"$dir/lock"
+flock 9 # one build at a time
 
 fetch() {
     local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg apt=$dir/apt
@@ -43,6 +45,7 @@ if [ "$target" = unix ]; then
     [ -x "$made" ] || make_quietly -C "$dir/src/ports/unix" BUILD="$dir/unix" \
         MICROPY_FORCE_32BIT=1 MICROPY_PY_SSL=0 MICROPY_PY_FFI=0 MICROPY_PY_BTREE=0 \
         MICROPY_PY_THREAD=0 MICROPY_PY_SOCKET=0 MICROPY_PY_TERMIOS=0 FROZEN_MANIFEST= \
+        MICROPY_VFS_FAT=0 MICROPY_VFS_LFS1=0 MICROPY_VFS_LFS2=0 \
         CFLAGS_EXTRA="-DMICROPY_FLOAT_IMPL=MICROPY_FLOAT_IMPL_FLOAT -I/usr/include/$(gcc -print-multiarch)"
 else
     made=$dir/firmware-$heap.elf
