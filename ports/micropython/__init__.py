@@ -12,6 +12,7 @@ from tinytrain.ports import table
 from tinytrain.ports.micropython.tinytrain_mp import table as runtime
 
 PLAN = "plan.tt"
+ALWAYS = ("__init__", "basic", "product", "stream", "table", "viper")
 
 
 def export(trainer: Any, folder: str) -> list[str]:
@@ -43,14 +44,9 @@ def lacks() -> list[str]:
 
 
 def files(codes: set[int]) -> list[str]:
-    """The files of the runtime that these instructions need; `basic` serves the others too."""
+    """The files of the runtime that these instructions need."""
     letters = {runtime._FILE_OF[code] for code in codes if code}
-    names = {runtime._FILES[letter] for letter in letters} | {
-        "basic",
-        "__init__",
-        "stream",
-        "table",
-    }
+    names = {*ALWAYS, *(runtime._FILES[letter] for letter in letters)}
     return sorted(f"{name}.py" for name in names)
 
 

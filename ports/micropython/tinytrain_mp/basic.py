@@ -8,6 +8,11 @@ of tinytrain names them. A kernel allocates no buffer. KERNELS has them by instr
 
 from math import exp, log
 
+try:
+    from .viper import product
+except Exception:  # there is no machine code for this chip, or this is CPython
+    from .product import product
+
 _INF = float("inf")
 
 
@@ -94,26 +99,9 @@ def sum_to(F, B, y, g, acc, count, columns, *w):
         g += 1
 
 
-def _product(F, y, a, b, m, n, k, acc, am, ak, bk, bn):
-    for _ in range(m):
-        column = b
-        for at in range(y, y + n):
-            total = F[at] if acc else 0.0
-            p = a
-            q = column
-            for _ in range(k):
-                total += F[p] * F[q]
-                p += ak
-                q += bk
-            F[at] = total
-            column += bn
-        y += n
-        a += am
-
-
 def matmul(F, B, y, a, b, m, n, k, acc, am, ak, bk, bn, rank, *w):
     for p, q in walk(rank, w, rank):
-        _product(F, y, a + p, b + q, m, n, k, acc, am, ak, bk, bn)
+        product(F, y, a + p, b + q, m, n, k, acc, n, am, 0, ak, bn, bk)
         y += m * n
 
 
@@ -160,18 +148,13 @@ def sgd(F, B, y, p, g, lr, n):
 
 def matmul_tn_sgd(F, B, y, p, a, b, lr, block, m, n, k, rows):
     rate = F[lr]
-    for i in range(m):
-        for j in range(n):
-            total = 0.0
-            r = a + i
-            s = b + j
-            for _ in range(k):
-                total += F[r] * F[s]
-                r += m
-                s += n
-            F[y] = F[p] - rate * total
-            y += 1
-            p += 1
+    for i in range(0, m, rows):
+        count = min(rows, m - i)
+        product(F, block, a + i, b, count, n, k, 0, n, 1, 0, m, 1, n)
+        for j in range(count * n):
+            F[y + j] = F[p + j] - rate * F[block + j]
+        y += count * n
+        p += count * n
 
 
 def decay(F, B, y, v, p, n, momentum, weight_decay):

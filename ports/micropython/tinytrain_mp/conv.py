@@ -1,6 +1,6 @@
 """Convolutions of any groups and dilation, and their two gradients. Conventions: `basic.py`."""
 
-from .basic import fill
+from .basic import fill, product
 
 
 def _taps(F, row, y, x, w, n, h, wide, c, ho, wo, o, kh, kw, sh, sw, top, left, groups, dh, dw):
@@ -35,49 +35,27 @@ def _taps(F, row, y, x, w, n, h, wide, c, ho, wo, o, kh, kw, sh, sw, top, left, 
 
 
 def _forward(F, y, x, w, c, o, step):
-    for p in range(x, x + c):
-        v = F[p]
-        t = w
-        for q in range(y, y + o):
-            F[q] += v * F[t]
-            t += 1
-        w += step
+    product(F, y, x, w, 1, o, c, 1, 0, 0, 0, 1, 1, step)
 
 
 def _input(F, g, dx, w, c, o, step):
-    for p in range(dx, dx + c):
-        total = F[p]
-        t = w
-        for q in range(g, g + o):
-            total += F[q] * F[t]
-            t += 1
-        F[p] = total
-        w += step
+    product(F, dx, g, w, 1, c, o, 1, 0, 0, 0, 1, step, 1)
 
 
 def _weight(F, g, x, dw, c, o, step):
-    for p in range(x, x + c):
-        v = F[p]
-        t = dw
-        for q in range(g, g + o):
-            F[t] += v * F[q]
-            t += 1
-        dw += step
+    product(F, dw, x, g, c, o, 1, 1, step, 1, 0, 0, 1, 0)
 
 
 def _each_forward(F, y, x, w, c, o, step):
-    for k in range(o):
-        F[y + k] += F[x + k] * F[w + k]
+    product(F, y, x, w, 1, o, 1, 1, 0, 0, 1, 0, 1, 0)
 
 
 def _each_input(F, g, dx, w, c, o, step):
-    for k in range(o):
-        F[dx + k] += F[g + k] * F[w + k]
+    product(F, dx, g, w, 1, o, 1, 1, 0, 0, 1, 0, 1, 0)
 
 
 def _each_weight(F, g, x, dw, c, o, step):
-    for k in range(o):
-        F[dw + k] += F[g + k] * F[x + k]
+    product(F, dw, g, x, 1, o, 1, 1, 0, 0, 1, 0, 1, 0)
 
 
 def conv2d(F, B, y, x, w, b, *words):

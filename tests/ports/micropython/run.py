@@ -113,11 +113,11 @@ def prepare(case: str, folder: Path) -> None:
     shutil.copy(HERE / f"{script}.py", folder / "job.py")
 
 
-def compiled(folder: Path) -> None:
-    """Replace the folder's Python by MicroPython's byte code."""
+def compiled(folder: Path, chip: str) -> None:
+    """Replace the folder's Python by MicroPython's byte code, and machine code for the chip."""
     cross = cache() / "src/mpy-cross/build/mpy-cross"
     for file in [*folder.glob("tinytrain_mp/*.py"), folder / "job.py"]:
-        subprocess.run([cross, file.name], cwd=file.parent, check=True)
+        subprocess.run([cross, f"-march={chip}", file.name], cwd=file.parent, check=True)
         file.unlink()
 
 
@@ -156,7 +156,7 @@ def _python(folder: Path, code: str, *path: Path) -> str:
 
 def on_unix(case: str, folder: Path) -> str:
     interpreter = build("unix")
-    compiled(folder)
+    compiled(folder, "x86")
     code = "import sys; sys.path.insert(0, ''); import job"
     return _ran([str(interpreter), "-X", "heapsize=1m", "-c", code], cwd=folder)
 
@@ -176,7 +176,7 @@ machine.reset()
 def on_qemu(case: str, folder: Path) -> str:
     frozen = [str(ROOT / "ports/micropython/manifest.py")] if CASES[case].frozen else []
     firmware = build("qemu", str(CASES[case].heap), *frozen)
-    compiled(folder)
+    compiled(folder, "armv7m")
     if frozen:
         shutil.rmtree(folder / "tinytrain_mp")
     image = folder.with_suffix(".romfs")
