@@ -142,17 +142,20 @@ def cross_entropy(F, B, loss, d, x, labels, mask, count, classes, smooth):
 
 def sgd(F, B, y, p, g, lr, n):
     rate = F[lr]
+    if y == p:
+        F[lr] = -rate
+        product(F, y, g, lr, 1, n, 1, 1, 0, 0, 1, 0, 0, 0)
+        F[lr] = rate
+        return
     for k in range(n):
         F[y + k] = F[p + k] - rate * F[g + k]
 
 
 def matmul_tn_sgd(F, B, y, p, a, b, lr, block, m, n, k, rows):
-    rate = F[lr]
     for i in range(0, m, rows):
         count = min(rows, m - i)
         product(F, block, a + i, b, count, n, k, 0, n, 1, 0, m, 1, n)
-        for j in range(count * n):
-            F[y + j] = F[p + j] - rate * F[block + j]
+        sgd(F, B, y, p, block, lr, count * n)
         y += count * n
         p += count * n
 

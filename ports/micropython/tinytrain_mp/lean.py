@@ -1,6 +1,6 @@
 """Convolutions over their own input, and with their update in one. Conventions: `basic.py`."""
 
-from .basic import fill
+from .basic import fill, sgd
 from .conv import _each_forward, _each_input, _each_weight, _forward, _input, _taps, _weight
 
 
@@ -63,13 +63,12 @@ def conv2d_vjp_x_lines(F, B, dx, g, w, lines, tap, n, h, wide, c, ho, wo, o, kh,
 
 def conv2d_vjp_w_sgd(F, B, y, p, x, g, lr, tap, n, h, wide, c, ho, wo, o, kh, kw, sh, sw, *rest):
     top, left, groups, dh, dw = rest
-    row, rate, size = _each_weight if groups == c == o else _weight, F[lr], c // groups * o
+    row, size = _each_weight if groups == c == o else _weight, c // groups * o
     for t in range(kh * kw):
         fill(F, B, tap, size, 0.0)
         shift = (sh, sw, top - t // kw * dh, left - t % kw * dw, groups, 1, 1)
         _taps(F, row, g, x, tap, n, h, wide, c, ho, wo, o, 1, 1, *shift)
-        for k in range(size):
-            F[y + k] = F[p + k] - rate * F[tap + k]
+        sgd(F, B, y, p, tap, lr, size)
         y += size
         p += size
 
