@@ -3,59 +3,60 @@
 from .basic import fill, product
 
 
-def _taps(F, row, y, x, w, n, h, wide, c, ho, wo, o, kh, kw, sh, sw, top, left, groups, dh, dw):
-    """row(F, y, x, w, channels in, channels out, w's row) at each tap that touches the image."""
-    if groups == c == o:  # depthwise: all channels in one row
-        c_row, o_row, count = 1, o, 1
-    else:
-        c_row, o_row, count = c // groups, o // groups, groups
+def _inside(shift, step, size, count):
+    """The first of `count` output places whose tap lies inside, and how many do."""
+    first = max(0, -(shift // step))
+    return first, max(0, min(count, (size - 1 - shift) // step + 1) - first)
+
+
+def _taps(F, line, y, x, w, n, h, wide, c, ho, wo, o, kh, kw, sh, sw, top, left, groups, dh, dw):
+    """line(...) for each line of an output image and each tap of the kernel that touches it."""
     for _ in range(n):
         for i in range(ho):
-            for j in range(wo):
-                tap = w
-                for ki in range(kh):
-                    r = i * sh - top + ki * dh
-                    for kj in range(kw):
-                        s = j * sw - left + kj * dw
-                        if 0 <= r < h and 0 <= s < wide:
-                            p = x + (r * wide + s) * c
-                            for g in range(count):
-                                row(
-                                    F,
-                                    y + g * o_row,
-                                    p + g * c_row,
-                                    tap + g * o_row,
-                                    c_row,
-                                    o_row,
-                                    o,
-                                )
-                        tap += c // groups * o
-                y += o
+            tap = w
+            for ki in range(kh):
+                r = i * sh - top + ki * dh
+                for kj in range(kw):
+                    first, count = _inside(kj * dw - left, sw, wide, wo)
+                    if 0 <= r < h and count:
+                        p = x + (r * wide + first * sw + kj * dw - left) * c
+                        _grouped(F, line, y + first * o, p, tap, c, o, groups, count, sw * c)
+                    tap += c // groups * o
+            y += wo * o
         x += h * wide * c
 
 
-def _forward(F, y, x, w, c, o, step):
-    product(F, y, x, w, 1, o, c, 1, 0, 0, 0, 1, 1, step)
+def _grouped(F, line, y, x, w, c, o, groups, count, xs):
+    """line(F, y, x, w, channels in and out of a group, pixels, from one to the next in x and y)."""
+    if groups == c == o:  # depthwise: all channels at once
+        return line(F, y, x, w, 1, o, count, xs, o)
+    for g in range(groups):
+        i, j = g * (c // groups), g * (o // groups)
+        line(F, y + j, x + i, w + j, c // groups, o // groups, count, xs, o)
 
 
-def _input(F, g, dx, w, c, o, step):
-    product(F, dx, g, w, 1, c, o, 1, 0, 0, 0, 1, step, 1)
+def _forward(F, y, x, w, c, o, count, xs, ys):
+    product(F, y, x, w, count, o, c, 1, ys, xs, 0, 1, 1, ys)
 
 
-def _weight(F, g, x, dw, c, o, step):
-    product(F, dw, x, g, c, o, 1, 1, step, 1, 0, 0, 1, 0)
+def _input(F, g, dx, w, c, o, count, xs, ys):
+    product(F, dx, g, w, count, c, o, 1, xs, ys, 0, 1, ys, 1)
 
 
-def _each_forward(F, y, x, w, c, o, step):
-    product(F, y, x, w, 1, o, 1, 1, 0, 0, 1, 0, 1, 0)
+def _weight(F, g, x, dw, c, o, count, xs, ys):
+    product(F, dw, x, g, c, o, count, 1, ys, 1, 0, xs, 1, ys)
 
 
-def _each_input(F, g, dx, w, c, o, step):
-    product(F, dx, g, w, 1, o, 1, 1, 0, 0, 1, 0, 1, 0)
+def _each_forward(F, y, x, w, c, o, count, xs, ys):
+    product(F, y, x, w, count, o, 1, 1, ys, xs, 1, 0, 1, 0)
 
 
-def _each_weight(F, g, x, dw, c, o, step):
-    product(F, dw, g, x, 1, o, 1, 1, 0, 0, 1, 0, 1, 0)
+def _each_input(F, g, dx, w, c, o, count, xs, ys):
+    product(F, dx, g, w, count, o, 1, 1, xs, ys, 1, 0, 1, 0)
+
+
+def _each_weight(F, g, x, dw, c, o, count, xs, ys):
+    product(F, dw, g, x, 1, o, count, 1, 0, 0, 1, ys, 1, xs)
 
 
 def conv2d(F, B, y, x, w, b, *words):

@@ -1,7 +1,17 @@
 """Convolutions over their own input, and with their update in one. Conventions: `basic.py`."""
 
 from .basic import fill, sgd
-from .conv import _each_forward, _each_input, _each_weight, _forward, _input, _taps, _weight
+from .conv import (
+    _each_forward,
+    _each_input,
+    _each_weight,
+    _forward,
+    _grouped,
+    _input,
+    _inside,
+    _taps,
+    _weight,
+)
 
 
 def _through(F, lines, count, y, height, size, make, more):
@@ -20,9 +30,9 @@ def _through(F, lines, count, y, height, size, make, more):
 
 def _forward_row(F, i, at, more):
     x, w, b, h, wide, c, o, kh, kw, top, left, groups, dh, dw = more
-    row = _each_forward if groups == c == o else _forward
+    line = _each_forward if groups == c == o else _forward
     one = (1, h, wide, c, 1, wide, o, kh, kw, 1, 1, top - i, left, groups, dh, dw)
-    _taps(F, row, at, x, w, *one)
+    _taps(F, line, at, x, w, *one)
     if b >= 0:
         for k in range(wide * o):
             F[at + k] += F[b + k % o]
@@ -38,19 +48,16 @@ def conv2d_lines(F, B, y, x, w, b, lines, n, h, wide, c, ho, wo, o, kh, kw, sh, 
 
 def _input_row(F, r, at, more):
     g, w, h, wide, c, o, kh, kw, top, left, groups, dh, dw = more
-    row = _each_input if groups == c == o else _input
-    c_row, o_row = (1, o) if groups == c == o else (c // groups, o // groups)
-    for s in range(wide):
-        for ki in range(kh):
-            i = r + top - ki * dh
-            for kj in range(kw):
-                j = s + left - kj * dw
-                if 0 <= i < h and 0 <= j < wide:
-                    tap = w + (ki * kw + kj) * (c // groups) * o
-                    q = g + (i * wide + j) * o
-                    for k in range(o // o_row):
-                        row(F, q + k * o_row, at + k * c_row, tap + k * o_row, c_row, o_row, o)
-        at += c
+    line = _each_input if groups == c == o else _input
+    for ki in range(kh):
+        i = r + top - ki * dh
+        for kj in range(kw):
+            shift = left - kj * dw
+            first, count = _inside(shift, 1, wide, wide)
+            if 0 <= i < h and count:
+                q = g + (i * wide + first + shift) * o
+                _grouped(F, line, q, at + first * c, w, c, o, groups, count, c)
+            w += c // groups * o
 
 
 def conv2d_vjp_x_lines(F, B, dx, g, w, lines, tap, n, h, wide, c, ho, wo, o, kh, kw, sh, sw, *rest):
@@ -63,11 +70,11 @@ def conv2d_vjp_x_lines(F, B, dx, g, w, lines, tap, n, h, wide, c, ho, wo, o, kh,
 
 def conv2d_vjp_w_sgd(F, B, y, p, x, g, lr, tap, n, h, wide, c, ho, wo, o, kh, kw, sh, sw, *rest):
     top, left, groups, dh, dw = rest
-    row, size = _each_weight if groups == c == o else _weight, c // groups * o
+    line, size = _each_weight if groups == c == o else _weight, c // groups * o
     for t in range(kh * kw):
         fill(F, B, tap, size, 0.0)
         shift = (sh, sw, top - t // kw * dh, left - t % kw * dw, groups, 1, 1)
-        _taps(F, row, g, x, tap, n, h, wide, c, ho, wo, o, 1, 1, *shift)
+        _taps(F, line, g, x, tap, n, h, wide, c, ho, wo, o, 1, 1, *shift)
         sgd(F, B, y, p, tap, lr, size)
         y += size
         p += size
