@@ -79,7 +79,7 @@ def run_kernel(op: str, outs: Arrays, rest: Arrays, attrs: Sequence[Any], over) 
         top += 0 if a is None else -(-a.nbytes // 16) * 16
     if over:
         places[over[0]] = places[len(outs) + over[1]]
-    memory = bytearray(b"\xff" * max(top, 16))
+    memory = bytearray(b"\xff" * (top + 16))  # the last float is the kernels' own
     for a, place in zip(arrays, places, strict=True):
         if a is not None and a.size:
             memory[place : place + a.nbytes] = a.tobytes()

@@ -161,9 +161,12 @@ def matmul_tn_sgd(F, B, y, p, a, b, lr, block, m, n, k, rows):
 
 
 def decay(F, B, y, v, p, n, momentum, weight_decay):
-    for k in range(n):
-        kept = F[v + k] * momentum
-        F[y + k] = kept if p < 0 else kept + F[p + k] * weight_decay
+    cell = len(F) - 1  # behind the arena
+    F[cell] = momentum
+    product(F, y, v, cell, 1, n, 1, 0, 0, 0, 1, 0, 0, 0)
+    if p >= 0:
+        F[cell] = weight_decay
+        product(F, y, p, cell, 1, n, 1, 1, 0, 0, 1, 0, 0, 0)
 
 
 def check_finite(F, B, flag, *rest):

@@ -43,7 +43,7 @@ def read(model, file):
     head = numbers(file, "IIIIffIIIIIIIIII")
     flash = _constants(file, head)
     planned = head[0] + 3 >> 2
-    model.F, model.B = _arena(planned + sum(n for _, n in flash.values()) // 4)
+    model.F, model.B = _arena(planned + sum(n for _, n in flash.values()) // 4 + 1)
     model.crc, model.floor = crc, head[1]
     model.slices, model.size, model.lr, model.share = head[2:6]
     model.betas = model.powers = (head[6] << 32 | head[7], head[8] << 32 | head[9])
