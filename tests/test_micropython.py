@@ -252,13 +252,34 @@ def test_frozen_parameters_are_constants(tmp_path: Path) -> None:
     assert len(runtime.B) < trainer.plan.arena_bytes + 64
 
 
-def test_a_bitmap_that_overflows_is_run_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("density", "overflows"), [(0.02, 6), (0.9, 0)])
+def test_bitmaps(density: float, overflows: int, tmp_path: Path) -> None:
+    """Values are packed; a slice with more non-zeros than there is room for is run again."""
     train, _ = tt.data.digits()
-    settings = {"density": 0.02, "policy": "bitmap", "microbatch": 2, "backend": "numpy"}
+    settings = {"density": density, "policy": "bitmap", "microbatch": 2, "backend": "numpy"}
     optimizer = optim.SGD(lr=0.01, momentum=0.9)
     trainer = tt.Trainer(models.build("digits_cnn"), optimizer=optimizer, batch=4, **settings)
     runtime = trained(trainer, train.x, train.y, tmp_path, 3)
-    assert runtime.overflows == trainer.overflows == 6
+    assert runtime.overflows == trainer.overflows == overflows
+    codes = micropython.used(table.encode(trainer))
+    assert {"bitmap_pack", "bitmap_conv2d_vjp_w"} <= {table.INSTRUCTIONS[c] for c in codes}
+
+
+@fewer
+@given(st.data())
+def test_weight_gradients_of_packed_values(data) -> None:
+    (x, w, _, g), attrs = data.draw(own_size())
+    x[x < 0] = 0
+    bits, size = x.view(np.uint32).reshape(-1) != 0, Spec(x.shape).size
+    mask = np.packbits(bits, bitorder="little")
+    values = np.concatenate([x.reshape(-1)[bits], np.zeros(1, np.float32)])
+    conv = {"shape": x.shape, "kernel": w.shape[:2], **attrs}
+    agree("bitmap_conv2d_vjp_w", [Spec(w.shape)], [mask, values, g], conv)
+    rows = Spec((size // x.shape[-1], g.shape[-1]))
+    product, flat_g = {"shape": (rows.shape[0], x.shape[-1]), "flat": True}, g.reshape(rows.shape)
+    for acc in (None, np.full((x.shape[-1], g.shape[-1]), 0.5, np.float32)):
+        out = [Spec((x.shape[-1], g.shape[-1]))]
+        agree("bitmap_matmul_tn", out, [mask, values, flat_g], product, acc)
 
 
 def test_dropout_draws_what_the_host_draws(tmp_path: Path) -> None:

@@ -71,20 +71,21 @@ class Model:
         a batch. x: numbers in a row (bytes are scaled to [0, 1]), or a tuple for several inputs;
         y: labels likewise. A slice that raises is not counted."""
         parts, places = self._ready(0, x, y)
-        if not self.begun:
-            self._stopped(self._run(parts[0]))
-            self.begun = 1
         why = self._run(parts[1])
         if why == 5 and self.programs[1]:  # the same slice again, with more room
             self.overflows += 1
             parts, places = self._ready(1, x, y)
             why = self._run(parts[1])
         self._stopped(why)
+        if not self.begun:  # nothing that persists has been changed before this
+            self._stopped(self._run(parts[0]))
+            self.begun = 1
+        self._stopped(self._run(parts[2]))
         loss = self.F[places[0]]
         self.slice += 1
         if self.slice == self.slices:
             self.slice = self.begun = 0
-            self._stopped(self._run(parts[2]))
+            self._stopped(self._run(parts[3]))
             self.steps += 1
             self.powers = tuple(p * b >> 64 for p, b in zip(self.powers, self.betas))
         return loss

@@ -1,5 +1,8 @@
 """Masks of one bit, and values kept as a bitmap with their non-zeros. Conventions: `basic.py`."""
 
+from .basic import fill, product
+from .conv import _each_weight, _taps, _weight
+
 
 def gate_mask(F, B, mask, y, n, most):
     for k in range(0, n, 8):
@@ -34,13 +37,42 @@ def bitmap_pack(F, B, mask, values, count, x, n, capacity):
         B[4 * count + k] = packed >> 8 * k & 255
 
 
-def bitmap_unpack(F, B, y, mask, values, n):
+def _unpack(F, B, y, mask, first, n, values):
+    """Elements [first, first + n) to y; where the next values lie."""
     for k in range(n):
-        if _bit(B, mask, k):
+        if _bit(B, mask, first + k):
             F[y + k] = F[values]
             values += 1
         else:
             F[y + k] = 0.0
+    return values
+
+
+def bitmap_unpack(F, B, y, mask, values, n):
+    _unpack(F, B, y, mask, 0, n, values)
+
+
+def bitmap_matmul_tn(F, B, y, mask, values, g, dense, m, n, k, rows, acc):
+    for i in range(0, k, rows):
+        count = min(rows, k - i)
+        values = _unpack(F, B, dense, mask, i * m, count * m, values)
+        product(F, y, dense, g + i * n, m, n, count, acc, n, 1, 0, m, 1, n)
+        acc = 1
+
+
+def bitmap_conv2d_vjp_w(F, B, dw, mask, values, g, dense, *w):
+    n, h, wide, c, ho, wo, o, kh, kw, sh, sw, top, left, groups, dh, dv, acc, rows = w
+    if not acc:
+        fill(F, B, dw, kh * kw * (c // groups) * o, 0.0)
+    line, first = _each_weight if groups == c == o else _weight, 0
+    for _ in range(n):
+        for r in range(0, h, rows):
+            count = min(rows, h - r)
+            values = _unpack(F, B, dense, mask, first, count * wide * c, values)
+            first += count * wide * c
+            rest = (o, kh, kw, sh, sw, top + r, left, groups, dh, dv)
+            _taps(F, line, g, dense, dw, 1, count, wide, c, ho, wo, *rest)
+        g += ho * wo * o
 
 
 def bitmap_gate_vjp(F, B, dx, g, mask, values, n, most):
@@ -71,4 +103,6 @@ KERNELS = {
     39: bitmap_unpack,
     40: (bitmap_gate_vjp, 1, 1),
     80: check_capacity,
+    85: bitmap_conv2d_vjp_w,
+    86: bitmap_matmul_tn,
 }

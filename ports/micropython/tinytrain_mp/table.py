@@ -26,7 +26,9 @@ _FILES = {
     "u": "update",
     "z": "bitmap",
 }
-_FILE_OF = "-mmmmbbebeeeeeeeeeeeeebbeeeeeeeeeee-zzzzzrrrbrrrrbmmcccppppnnnnnnnnnblldbbuuuuubzfffb"
+_FILE_OF = (
+    "-mmmmbbebeeeeeeeeeeeeebbeeeeeeeeeee-zzzzzrrrbrrrrbmmcccppppnnnnnnnnnblldbbuuuuubzfffbzz-u"
+)
 
 
 def read(model, file):
@@ -75,9 +77,10 @@ def _start(model, file, head, flash, place):
 
 
 def _program(file, row, flash):
-    """(prologue, body, epilogue), (inputs, labels, outputs), the places of the loss, the rate,
-    Adam's corrections, the slice's share and dropout's key"""
-    parts = tuple(steps_of(file, row[2 + k], row[3 + k], flash) for k in range(3))
+    """(prologue, body up to its last STOP, its rest, epilogue), (inputs, labels, outputs), and the
+    places of the loss, the rate, Adam's corrections, the slice's share and dropout's key."""
+    cuts = row[2], row[3], row[15], row[4], row[5]
+    parts = tuple(steps_of(file, cuts[k], cuts[k + 1], flash) for k in range(4))
     file.seek(4 * row[11])
     ports = tuple([numbers(file, "iiii") for _ in range(row[12 + k])] for k in range(3))
     return parts, ports, tuple(v >> 2 for v in row[6:11])

@@ -24,6 +24,12 @@ def add_scaled(F, B, y, g, p, n, factor):
         F[y + k] = F[g + k] + factor * F[p + k]
 
 
+def zero_pruned(F, B, y, g, p, n):
+    for k in range(n):
+        pruned = F[p + k] == 0.0 and not B[4 * (p + k) + 3]  # +0; a weight of -0 is none
+        F[y + k] = 0.0 if pruned else F[g + k]
+
+
 def square_sum(F, B, y, g, n, acc):
     total = 0.0
     for k in range(g, g + n):
@@ -41,4 +47,5 @@ KERNELS = {
     76: (add_scaled, 1, 1),
     77: square_sum,
     78: (clip_factor, 0, 1),
+    88: zero_pruned,
 }
