@@ -39,8 +39,9 @@ def export(trainer: Any, folder: str) -> list[str]:
 
 def lacks() -> list[str]:
     """The instructions that the runtime has no kernel for."""
-    where = zip(table.INSTRUCTIONS, runtime._FILE_OF, strict=True)
-    return [name for name, file in where if file == "-" and name != "stop"]
+    where = runtime._FILE_OF.ljust(len(table.INSTRUCTIONS), "-")
+    pairs = zip(table.INSTRUCTIONS, where, strict=True)
+    return [name for name, file in pairs if file == "-" and name != "stop"]
 
 
 def files(codes: set[int]) -> list[str]:

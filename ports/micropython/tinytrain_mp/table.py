@@ -145,7 +145,10 @@ def steps_of(file, at, end, flash):
 
 def _kernels(code):
     """The KERNELS of the file that has this instruction."""
-    name = "%s.%s" % (_PACKAGE, _FILES[_FILE_OF[code]])
+    file = _FILES.get(_FILE_OF[code : code + 1])
+    if file is None:
+        raise FileError("instruction %d is not known here; copy the newer runtime" % code)
+    name = "%s.%s" % (_PACKAGE, file)
     if name not in modules:
         __import__(name)
     return modules[name].KERNELS
