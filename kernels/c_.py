@@ -169,7 +169,8 @@ class Kernel:
             return self.reference, args
         function = getattr(library(), f"tt_kernel_{name}")
         function.restype = None
-        places = [None if a is None else a.__array_interface__["data"][0] for a in operands]
+        held = [None if a is None or not a.size else a.__array_interface__ for a in operands]
+        places = [None if a is None else a["data"][0] for a in held]
         pointers = (ctypes.c_void_p * len(places))(*places)
         pointers.keep = operands  # type: ignore[attr-defined]
         packed = (ctypes.c_uint32 * len(words))(*geometry.pack(words))

@@ -34,6 +34,8 @@ _FILES = {
         "decay",
         "sgd",
         "zero_pruned",
+        "square_sum",
+        "mse",
         "check_finite",
     ),
 }

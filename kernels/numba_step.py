@@ -5,6 +5,8 @@ Orders of the sums, float32 throughout:
     cross_entropy   a row's exponentials and logits by class ascending from +0, rows ascending
                     from +0. exp and log are the polynomials below, from + - * / and integer
                     moves alone, so that they are the same everywhere (within 2 ulp).
+    square_sum, mse element k goes to sum k % 8, each from +0; the eight meet as
+                    ((0+4)+(2+6)) + ((1+5)+(3+7)). A stored value comes before.
     sum_to          leading axes as rows in the order of `numba_norm`; the stored value is added
                     last, as total + stored.
 
@@ -22,9 +24,12 @@ from .numba_lanes import (
     LANES,
     address,
     load,
+    load8,
     no_nan,
     splat,
+    splat8,
     store,
+    total8,
     where_positive,
 )
 from .numba_norm import sum_rows
@@ -179,6 +184,25 @@ def cross_entropy(loss, dlogits, logits, labels, mask, label_smoothing):
     loss[()] = -total
 
 
+@njit(cache=True, error_model="numpy")
+def mse(loss, dx, x, targets, mask):
+    one, total, two = _share(mask, x.size), splat8(_ZERO), splat(_ONE + _ONE)
+    for k in range(0, x.size, 8):
+        at, n = 4 * k, x.size - k
+        d, share = load8(address(x) + at, n) - load8(address(targets) + at, n), splat8(one)
+        if mask is not None:
+            share = load8(address(mask) + at, n) * share
+        total = total + d * d * share
+    loss[()] = total8(total)
+    if dx is not None:
+        for k in range(0, x.size, LANES):
+            at, n = 4 * k, x.size - k
+            d, each = load(address(x) + at, n) - load(address(targets) + at, n), splat(one)
+            if mask is not None:
+                each = load(address(mask) + at, n) * each
+            store(two * d * each, address(dx) + at, n)
+
+
 # ---------------------------------------------------------------------------- dropout
 
 
@@ -262,6 +286,15 @@ def descend(y, p, g, lr, count):
 @njit(cache=True, error_model="numpy")
 def sgd(y, p, g, lr):
     descend(address(y), address(p), address(g), lr[()], p.size)
+
+
+@njit(cache=True, error_model="numpy")
+def square_sum(y, g, acc):
+    total = splat8(_ZERO)
+    for k in range(0, g.size, 8):
+        d = load8(address(g) + 4 * k, g.size - k)
+        total = total + d * d
+    y[()] = y[()] + total8(total) if acc else total8(total)
 
 
 @njit(cache=True, error_model="numpy")

@@ -145,6 +145,11 @@ def test_the_rest_of_a_step_has_the_bits_of_numba(seed: int) -> None:
     mask = (rng.random(lead) < 0.6).astype(np.float32) if seed % 3 == 0 else None
     for gradient in (y, None):
         same("cross_entropy", [unset(), gradient], [z, labels, mask], (0.1 * (seed % 2),))
+    weights = None if mask is None else (rng.random(x.shape) < 0.6).astype(np.float32)
+    for gradient in (y, None):
+        same("mse", [unset(), gradient], [z, x, weights])
+    for acc in (False, True):
+        same("square_sum", [np.array(0.7, np.float32)], [z], (acc,))
     key = rng.integers(0, 2**32, 3, dtype=np.uint32)
     same("dropout", [y], [x, key], ((0.0, 0.3, 0.5)[seed % 3], seed))
     same("relu_vjp", [y], [x, z])
@@ -195,6 +200,8 @@ def test_exact_rows_have_the_bits_of_numpy(op: str) -> None:
     """What is one rounding is the same everywhere; zeros, infinities and NaN too."""
     rng = np.random.default_rng(0)
     odd = np.array([0.0, -0.0, np.inf, -np.inf, NAN, 1e-40, -1e-40, 6.0, 3e38], np.float32)
+    if "relu" in op:  # which zero comes of -0 differs between versions of NumPy
+        odd = odd[odd.view(np.uint32) != 1 << 31]
     values = np.concatenate([odd, 4 * normal(rng, 100)])
     a, b = (np.ascontiguousarray(m) for m in np.meshgrid(values, values))
     ins = [a, b] if op in EXACT[:4] else [a]

@@ -369,6 +369,8 @@ def one_call_of_each() -> dict[str, tuple]:
         "decay": (y, x, x, 0.9, 0.1),
         "sgd": (y, x, x, loss),
         "zero_pruned": (y, x, x),
+        "square_sum": (loss, x, True),
+        "mse": (loss, y, x, x, None),
         "check_finite": (np.zeros((), np.uint32), x, w),
     }
 
