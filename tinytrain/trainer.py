@@ -56,7 +56,7 @@ class Trainer:
                 momentum begins at zero, and the error says so. "step" undoes nothing, for it
                 sums apart, in as many bytes as the parameters take.
     clip_norm   scale the gradients so that their joint 2-norm is at most this.
-    backend     "auto", "numpy" or "numba".
+    backend     "auto", "numpy", "numba" or "c".
     input_shape of one sample, where the model does not say (or a Spec, or a list for several).
     policy      how values wait for backward: "auto", the cheapest that fits; "keep", "bitmap",
                 "recompute", "invert"; or "topk", whose weight gradients are approximate: they read
