@@ -145,8 +145,8 @@ def test_the_command_prints_one_object_and_draws(tmp_path, capsys):
     [
         ("digits_cnn", {"policy": "keep"}, set(), {"forward", "backward"}),
         ("digits_cnn", {"policy": "recompute"}, {"recomputed", "bitmap"}, {"forward"}),
-        ("digits_cnn", {"policy": "bitmap", "density": 0.3}, {"bitmap", "unpacked"}, set()),
-        ("revnet", {"policy": "invert"}, {"inverted", "recomputed"}, set()),
+        ("digits_cnn", {"policy": "bitmap", "density": 0.3}, {"bitmap"}, set()),
+        ("revnet", {"policy": "invert"}, {"inverted", "recomputed", "bitmap"}, set()),
         (
             "digits_cnn",
             {"microbatch": 1, "policy": "keep"},

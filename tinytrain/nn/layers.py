@@ -119,7 +119,9 @@ class BatchNorm2d(Module):
         self.eps, self.momentum = eps, momentum
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and (self.weight.requires_grad or self.bias.requires_grad)):
+        held = (self.weight, self.bias)
+        frozen = all(isinstance(p, Parameter) and not p.requires_grad for p in held)
+        if frozen or not self.training:
             stored = self.running_mean, self.running_var
             return ops.batch_norm(x, self.weight, self.bias, *stored, eps=self.eps)
         y, mean, var = tensor.apply_all("batch_norm", x, self.weight, self.bias, eps=self.eps)
