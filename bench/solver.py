@@ -100,21 +100,27 @@ def solver_of(name: str) -> Solver:
 
 
 def compare(name: str, shares: tuple[float, ...], seconds: float) -> list[dict[str, Any]]:
-    """The solver's work beside the optimum's at each share of the way to keep's peak."""
+    """The solver's work beside the optimum's at each share of the way to keep's peak, from the
+    least peak there is (or, where that is not known in time, the least that the solver finds)."""
     keep = solver_of(name).trial(Decisions())
     assert keep is not None
     program, costs = keep.program, costs_of(keep.program)
-    least = optimum.least_peak(program, costs, seconds)
+    try:
+        least = optimum.least_peak(program, costs, seconds).value
+    except TimeoutError:
+        least = solver_of(name).tighten().peak
     rows = []
     for share in shares:
-        budget = int(least.value + share * (keep.peak - least.value)) + 1
-        best = optimum.least_work(program, costs, budget, seconds)
-        assert best is not None
+        budget = int(least + share * (keep.peak - least)) + 1
+        try:
+            best = optimum.least_work(program, costs, budget, seconds)
+        except TimeoutError:
+            best = None
         rows.append(_row(name, keep, budget, solver_of(name).solve(budget), best))
     return rows
 
 
-def _row(name: str, keep: Trial, budget: int, ours: Trial, best: optimum.Optimum) -> dict[str, Any]:
+def _row(name: str, keep: Trial, budget: int, ours: Trial, best: optimum.Optimum | None) -> dict:
     return {
         "net": name,
         "steps": len(keep.live),
@@ -122,8 +128,8 @@ def _row(name: str, keep: Trial, budget: int, ours: Trial, best: optimum.Optimum
         "budget_bytes": budget,
         "fits": ours.peak <= budget,
         "extra_macs_ratio": ours.work / keep.work - 1,
-        "optimum_extra_macs_ratio": best.value / keep.work - 1,
-        "bound_extra_macs_ratio": best.bound / keep.work - 1,
+        "optimum_extra_macs_ratio": None if best is None else best.value / keep.work - 1,
+        "bound_extra_macs_ratio": None if best is None else best.bound / keep.work - 1,
     }
 
 
@@ -132,9 +138,15 @@ def _cells(r: dict[str, Any]) -> tuple[Any, ...]:
     return (
         *(r["net"], r["steps"], r["budget_bytes"]),
         f"{100 * ours:.1f} %" if r["fits"] else "does not fit",
-        f"{100 * best:.1f} %",
-        f"{100 * r['bound_extra_macs_ratio']:.1f} %",
-        f"{100 * (ours - best):.1f} %" if r["fits"] else "-",
+        *(
+            ("not found in time", "-", "-")
+            if best is None
+            else (
+                f"{100 * best:.1f} %",
+                f"{100 * r['bound_extra_macs_ratio']:.1f} %",
+                f"{100 * (ours - best):.1f} %" if r["fits"] else "-",
+            )
+        ),
     )
 
 

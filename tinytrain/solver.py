@@ -28,7 +28,7 @@ LARGEST = 12  # buffers alive at the peak that are looked at
 TIGHTER = 0.98  # of the present peak: a target far away costs far more work
 WALKS = (4, 8, 8, 8)  # annealings one after the other: shares of the search, own draws
 AGAIN = ("recompute", "recompute_near", "recompute_each")  # the more work, the fewer bytes
-DEEPEST = 100_000  # clones that one seed may make, by a rough count, where bytes alone matter
+DEEPEST = 30_000  # clones that one seed may make, by a rough count, where bytes alone matter
 DEEP = 600  # steps from which on repeated blocks are decided together first
 
 
