@@ -283,3 +283,12 @@ def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not c_.is_there()
     with pytest.raises(InputError, match="there is no C compiler"):
         run.kernel("add", "c")
+
+
+def test_a_label_that_is_no_class_gives_a_loss_that_the_guard_stops_at():
+    logits = np.zeros((2, 3), np.float32)
+    for bad in (-1, 3, 2**31 - 1):
+        loss, gradient = np.zeros((), np.float32), np.zeros((4, 3), np.float32)
+        c_.cross_entropy(loss, gradient[1:3], logits, np.array([0, bad], np.int32), None, 0.0)
+        assert np.isnan(loss)
+        assert not gradient[[0, 3]].any()

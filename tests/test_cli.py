@@ -393,6 +393,12 @@ def test_a_model_of_ones_own_is_saved_measured_and_resumed(toy, tmp_path, ok):
     ok("eval", file, "--data", toy)
 
 
+def test_a_plan_is_timed_on_request(ok):
+    found = ok("plan", "digits_cnn", "--batch", "2", "--seconds", "--json")
+    assert 0 < found["seconds_per_step"] < 60
+    assert found["backend"] in ("c", "numba", "numpy")
+
+
 def test_an_autoencoder_learns_its_own_input(tmp_path, ok):
     x = np.random.default_rng(0).standard_normal((20, 640)).astype(np.float32)
     got = ok("train", "autoencoder", "--data", saved(tmp_path / "sound.npz", x=x), *train)

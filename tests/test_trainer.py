@@ -1145,6 +1145,19 @@ def test_an_autoencoder_learns():
             t.fit(x, bad)
 
 
+def test_a_step_is_timed_without_a_trace():
+    net = small("digits_cnn")
+    t = trainer(net, batch=4, microbatch=2)
+    x, y = batch_of(net, 4)
+    t.step(x, y)
+    before = snapshot(t)
+    assert 0 < t.seconds_per_step(2) < 60
+    assert snapshot(t) == before
+    other = trainer(small("digits_cnn"), batch=4, microbatch=2)
+    other.step(x, y)
+    assert t.step(x, y) == other.step(x, y)
+
+
 def test_a_step_refuses_labels_without_a_sample():
     t = trainer()
     x, y = toy_data()

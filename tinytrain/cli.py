@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     _model_arguments(plan)
     plan.add_argument("--svg", help="write a picture of the arena to this file")
     plan.add_argument(
+        "--seconds", action="store_true", help="also run a few steps here, and say how long one is"
+    )
+    plan.add_argument(
         "--compare",
         action="store_true",
         help="a table of keep, each policy alone and the solver at several budgets",
@@ -252,7 +255,12 @@ def _plan(arguments: argparse.Namespace) -> None:
     if arguments.svg:
         plan.to_svg(arguments.svg)
     figures = {"model": arguments.model, **plan_figures(plan), "density": arguments.density}
-    _emit(arguments, figures, str(plan))
+    text = str(plan)
+    if arguments.seconds:
+        trainer = tt.Trainer(net, optimizer=optimizer, **_settings(arguments))
+        figures |= {"seconds_per_step": trainer.seconds_per_step(), "backend": trainer.backend}
+        text += f"\n\n{figures['seconds_per_step']:.4g} s a step, measured ({trainer.backend})"
+    _emit(arguments, figures, text)
 
 
 def _compare(arguments: argparse.Namespace, net: Any, optimizer: Any) -> None:
