@@ -81,7 +81,18 @@ def need(tool: str) -> str:
 def run(command: list[str], folder: Path, seconds: int = 120) -> str:
     """What a command prints, errors too (semihosting goes there); AssertionError if it fails."""
     pipe, both = subprocess.PIPE, subprocess.STDOUT
-    done = subprocess.run(command, cwd=folder, stdout=pipe, stderr=both, text=True, timeout=seconds)
+    ours = (
+        "MAKEFLAGS",
+        "MFLAGS",
+        "MAKELEVEL",
+        "ARGS",
+        "PINS",
+        "VENV",
+    )  # of the make that runs this
+    env = {name: value for name, value in os.environ.items() if name not in ours}
+    done = subprocess.run(
+        command, cwd=folder, stdout=pipe, stderr=both, text=True, timeout=seconds, env=env
+    )
     assert done.returncode == 0, f"{done.returncode}: {done.stdout}"
     return done.stdout
 

@@ -306,15 +306,15 @@ def test_what_nobody_fetches_is_not_written():
 
 
 def test_a_budget_that_asks_for_a_spill_file(path):
-    """Less than what does without a file is enough with one."""
+    """Less than what does without a file is enough with one, where the batch cannot be cut."""
     given = {"batch": 32, "microbatch": 32, "optimizer": "momentum"}
-    keep = tt.plan(models.build("digits_cnn"), policy="keep", **given)
-    ram = tt.plan(models.build("digits_cnn"), **given).smallest_ram_bytes - 1
+    keep = tt.plan(models.build("digits_cnn", norm="batch"), policy="keep", **given)
+    ram = tt.plan(models.build("digits_cnn", norm="batch"), **given).smallest_ram_bytes - 1
     with pytest.raises(tt.BudgetError):
-        tt.plan(models.build("digits_cnn"), ram=ram, **given)
+        tt.plan(models.build("digits_cnn", norm="batch"), ram=ram, **given)
     found = []
     for more in ({"policy": "keep"}, {"ram": ram, "spill": path}):
-        t = tt.Trainer(models.build("digits_cnn"), backend="numpy", **given, **more)
+        t = tt.Trainer(models.build("digits_cnn", norm="batch"), backend="numpy", **given, **more)
         x, y = batch_of(t.net, 32)
         found.append([t.step(x, y) for _ in range(3)])
         assert t.high_water_bytes == t.plan.arena_bytes

@@ -199,7 +199,7 @@ class Search:
         for size in sizes:
             solver = self.solver(size)
             start = solver.start(self.policy)
-            if self.policy in ("auto", *FORCED):
+            if self.policy in ("auto", "spill", *FORCED):
                 trial = solver.trial(start)
                 assert trial is not None
             else:  # what it is asked for is fewer bytes
