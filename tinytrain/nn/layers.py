@@ -119,8 +119,8 @@ class BatchNorm2d(Module):
         self.eps, self.momentum = eps, momentum
 
     def forward(self, x: Tensor) -> Tensor:
-        held = (self.weight, self.bias)
-        frozen = all(isinstance(p, Parameter) and not p.requires_grad for p in held)
+        own = (self.weight, self.bias)
+        frozen = all(isinstance(p, Parameter) and not p.requires_grad for p in own)
         if frozen or not self.training:
             stored = self.running_mean, self.running_var
             return ops.batch_norm(x, self.weight, self.bias, *stored, eps=self.eps)
