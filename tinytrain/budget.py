@@ -256,12 +256,13 @@ class Search:
         return trial, replace(plan, ram=ram)
 
     def _plan(self, trial: Trial, size: int, ram: int | None) -> Plan:
-        plan = make_plan(trial.program, self.batch, ram)
-        densities = self.densities(trial.program.tape)
+        program = trial.program
+        plan = make_plan(program, self.batch, ram)
+        densities = self.densities(program.tape)
         plan.microbatch = size
-        orders = trial.program.orders  # a smaller last batch has these too, not its own defaults
+        orders = program.orders  # a smaller last batch has these too, not its own defaults
         plan.decisions = replace(trial.decisions, densities=densities, weight_first=orders)
-        if any(s.op == "bitmap_pack" for s in trial.program.steps):
+        if any(s.op == "bitmap_pack" for s in program.steps):
             self._guarantee(plan)
         return plan
 
