@@ -187,7 +187,7 @@ class Search:
             if best[1].fits:
                 best = self._larger(best, ram, sizes)
         trial, plan = best
-        work = work_of(trial.program, -(-self.batch // plan.microbatch), moves=False)
+        work = work_of(plan.program, -(-self.batch // plan.microbatch), moves=False)
         plan.extra_macs_ratio = max(work / whole.work - 1, 0.0)
         plan.find_smallest = lambda: self.smallest(sizes)
         return plan
