@@ -67,7 +67,7 @@ def _changed(solver: Solver, d: Decisions, draw: Draw) -> Decisions:
         kind = draw.below(8) if solver.dear else 2
         v = solver.dear[draw.below(len(solver.dear))] if kind < 2 else 0
         if kind == 0 and solver.masks:
-            d = solver.flipped(d, [v])
+            d = d.flipped([v])
             continue
         if kind == 1 and solver.orders:
             d = d.turned(v)

@@ -19,7 +19,7 @@ from tinytrain.number import is_number
 from tinytrain.op import OPS
 from tinytrain.plan import Plan, make_plan
 from tinytrain.rewrite import GATES
-from tinytrain.solver import LOWERINGS, Solver, Trial, rank, with_policy, work_of
+from tinytrain.solver import LOWERINGS, Solver, Trial, rank, work_of
 from tinytrain.stash import topk
 from tinytrain.tape import Tape
 
@@ -272,12 +272,12 @@ class Search:
         d = plan.decisions
         solver = self.solver(plan.microbatch, d)
         packed = [v for v, policy in d.policies.items() if policy == "bitmap"]
-        keep = solver.trial(with_policy(d, packed, "keep"))
+        keep = solver.trial(d.with_policy(packed, "keep"))
         assert keep is not None
         best: tuple[tuple[int, int], Plan] | None = None
         for make in (  # it runs rarely: the first that fits will do
             lambda: keep,
-            lambda: solver.trial(with_policy(d, packed, "recompute")),
+            lambda: solver.trial(d.with_policy(packed, "recompute")),
             lambda: solver.leanest(solver.start("recompute")),
             lambda: solver.greedy(keep, plan.arena_bytes, solver.lowerings // 3),
             lambda: solver.solve(plan.arena_bytes),

@@ -40,6 +40,15 @@ class Decisions:
     lean: frozenset[int] = frozenset()
     segment: Segment | None = None
 
+    def with_policy(self, values: Iterable[int], policy: str) -> Decisions:
+        """These, with another policy for some values."""
+        return replace(self, policies={**self.policies, **dict.fromkeys(values, policy)})
+
+    def flipped(self, products: list[int]) -> Decisions:
+        """These, with the products in their lean form, or, if the first is, in the usual one."""
+        lean = self.lean - {*products} if products[0] in self.lean else self.lean | {*products}
+        return replace(self, lean=lean)
+
     def turned(self, v: int) -> Decisions:
         """These, with the other order of gradients at the node that makes v."""
         return replace(self, weight_first={**self.weight_first, v: not self.weight_first.get(v)})

@@ -151,10 +151,10 @@ class Solver(Seeds):
                     yield from self.changes(d, alike if together else [v])
             elif v in self.spills:  # an input
                 now = d.policies.get(v, "keep")
-                yield with_policy(d, [v], "keep" if now == "spill" else "spill")
+                yield d.with_policy([v], "keep" if now == "spill" else "spill")
         near = self._products_near(program, peak)
         for v in near if self.masks else ():
-            yield self.flipped(d, self.alike(v) if together else [v])
+            yield d.flipped(self.alike(v) if together else [v])
         for v in near if self.orders and not together else ():
             yield d.turned(v)
 
@@ -175,11 +175,11 @@ class Solver(Seeds):
         for policy in policies:
             chosen = [u for u in values if u in able.get(policy, values)]
             if any(d.policies.get(u, "keep") != policy for u in chosen):
-                yield with_policy(d, chosen, policy)
+                yield d.with_policy(chosen, policy)
         if self._op(v) in GATES and self.masks:
             yield replace(d, masks=d.masks ^ {*values})
             if "keep" in now and d.masks.isdisjoint(values):
-                yield replace(with_policy(d, values, "recompute"), masks=d.masks | {*values})
+                yield replace(d.with_policy(values, "recompute"), masks=d.masks | {*values})
 
     def leanest(self, d: Decisions) -> Trial:
         """The lowest peak under these decisions with no product lean, with those whose weights
@@ -194,11 +194,6 @@ class Solver(Seeds):
         x, w = self.tape.nodes[self.producer[v]].ins[:2]
         specs = self.tape.specs
         return x is not None and w is not None and specs[w].nbytes < specs[x].nbytes
-
-    def flipped(self, d: Decisions, values: list[int]) -> Decisions:
-        """These products in their lean form, or, if the first is, in the usual one."""
-        lean = d.lean - {*values} if values[0] in d.lean else d.lean | {*values}
-        return replace(d, lean=lean)
 
     def _products_near(self, program: Program, peak: int) -> list[int]:
         """Outputs of products that run, or whose gradients are made, around the peak."""
@@ -250,7 +245,7 @@ class Solver(Seeds):
         program, specs = trial.program, self.tape.specs
         again.sort(key=lambda v: (-self._price(v, program) / specs[v].nbytes, v))
         for v in again if trial.peak <= budget else ():
-            tried = self.trial(with_policy(trial.decisions, [v], "keep"))
+            tried = self.trial(trial.decisions.with_policy([v], "keep"))
             if tried is not None and tried.work < trial.work:
                 trial = min(trial, self._squeezed(tried, budget), key=lambda t: _rank(t, budget))
         return trial
@@ -261,7 +256,7 @@ class Solver(Seeds):
             if trial.peak <= budget:
                 break
             if u in self.producer and self._op(u) not in (*DEAR, *JOINS):
-                tried = self.trial(with_policy(trial.decisions, [u], "recompute"))
+                tried = self.trial(trial.decisions.with_policy([u], "recompute"))
                 if tried is not None and tried.excess(budget) < trial.excess(budget):
                     trial = tried
         return trial
@@ -349,7 +344,7 @@ class Solver(Seeds):
         for policy in ("keep", "recompute", "recompute_near"):
             if policies == {policy}:
                 break
-            tried = self.trial(with_policy(trial.decisions, values, policy))
+            tried = self.trial(trial.decisions.with_policy(values, policy))
             if tried and tried.peak <= budget and tried.work < trial.work:
                 return tried
         return None
@@ -358,11 +353,6 @@ class Solver(Seeds):
         """What making v again costs."""
         n = self.tape.nodes[self.producer[v]]
         return program.macs_of(n.op, n.ins, n.outs, n.attrs) or program.specs[v].size
-
-
-def with_policy(d: Decisions, values: list[int], policy: str) -> Decisions:
-    """d with another policy for these values."""
-    return replace(d, policies={**d.policies, **dict.fromkeys(values, policy)})
 
 
 def rank(work: int, peak: int, budget: int | None) -> tuple[int, int]:
