@@ -74,7 +74,7 @@ def a_trainer(path: str | None, name: str = "lenet5", **options) -> tt.Trainer:
 
 def decisions_of(tape, rng) -> Decisions:
     """A random policy for every value, inputs too, with every kind among them."""
-    sparse = [v for v in sparse_values(tape) if v != tape.loss]
+    sparse = sparse_values(tape)
     inputs = [v for v, leaf in tape.leaves.items() if leaf.kind == "input"]
     policies = {v: str(rng.choice(["keep", "spill"])) for v in inputs}
     for v in (v for n in tape.nodes for v in n.outs if v != tape.loss):

@@ -121,8 +121,9 @@ def nominal(tape: Tape, density: float) -> dict[int, float]:
             window[v] = window.get(x, 1) * rows * columns
         elif n.op in GATES or OPS[n.op].view:
             window[v] = window.get(x, 1)
-    values = [v for v in sparse_values(tape) if v != tape.loss]
-    return {v: 1 - (1 - density) ** window[v] if window[v] > 1 else density for v in values}
+    return {
+        v: 1 - (1 - density) ** window[v] if window[v] > 1 else density for v in sparse_values(tape)
+    }
 
 
 @dataclass
@@ -174,7 +175,7 @@ class Search:
             return self.density
         if self.density is None:
             return nominal(tape, DENSITY)
-        return dict.fromkeys((v for v in sparse_values(tape) if v != tape.loss), self.density)
+        return dict.fromkeys(sparse_values(tape), self.density)
 
     def within(self, ram: int | None, sizes: list[int]) -> Plan:
         """The cheapest plan found within `ram`; without one, the smallest found."""
@@ -186,7 +187,7 @@ class Search:
             best = min((*found, best), key=lambda f: rank(f[0].work, f[1].arena_bytes, ram))
             if best[1].fits:
                 best = self._larger(best, ram, sizes)
-        trial, plan = best
+        _, plan = best
         work = work_of(plan.program, -(-self.batch // plan.microbatch), moves=False)
         plan.extra_macs_ratio = max(work / whole.work - 1, 0.0)
         plan.find_smallest = lambda: self.smallest(sizes)

@@ -12,13 +12,14 @@ STREAM = ("add", "slice", "pad", "space_to_depth", "depth_to_space")
 
 
 def sparse_values(tape: Tape) -> list[int]:
-    """Outputs of gates, and of max pooling over these: what is mostly zero after a ReLU."""
+    """Outputs of gates, and of max pooling over these: what is mostly zero after a ReLU. Not the
+    loss, should it be one."""
     found: dict[int, bool] = {}  # and whether it is a value of its own, not a view
     for n in tape.nodes:
         passes = OPS[n.op].view or n.op == "max_pool2d"
         if n.op in GATES or (passes and n.ins[0] in found):
             found[n.outs[0]] = not OPS[n.op].view
-    return [v for v, owns in found.items() if owns]
+    return [v for v, owns in found.items() if owns and v != tape.loss]
 
 
 def spillable(tape: Tape) -> frozenset[int]:
