@@ -55,11 +55,5 @@ def _fused(program: Program, made: Step, update: Step, reads: Counter[int]) -> S
     ):
         return None
     ins = (w, *made.ins, lr)
-    rule = OPS[name].work
-    assert rule is not None
-    work = []
-    for s in rule([specs[v] for v in (w, *made.reads(), lr)], [specs[w]], made.attrs):
-        specs.append(s)
-        program.kinds.append("workspace")
-        work.append(len(specs) - 1)
-    return Step(name, update.outs, ins, made.attrs, (*work,))
+    work = program.scratch(name, ins, update.outs, made.attrs)
+    return Step(name, update.outs, ins, made.attrs, work)

@@ -102,9 +102,7 @@ class Lowering:
 
     def new(self, spec: Spec, kind: str | None = None) -> int:
         """A fresh value."""
-        self.program.specs.append(spec)
-        self.program.kinds.append(kind or self.kind)
-        return len(self.program.specs) - 1
+        return self.program.new(spec, kind or self.kind)
 
     def emit(self, op: str, *ins: int | None, **attrs: Any) -> Any:
         """Emit `op(*ins)`; its output value, or a tuple of them."""
@@ -129,11 +127,7 @@ class Lowering:
         if OPS[op].view:
             self.program.views[outs[0]] = ins[0]
             return
-        work: tuple[int, ...] = ()
-        scratch = OPS[op].work
-        if scratch is not None:
-            specs = [[None if v is None else self.spec(v) for v in vs] for vs in (ins, outs)]
-            work = tuple(self.new(s, "workspace") for s in scratch(*specs, attrs))
+        work = self.program.scratch(op, ins, outs, attrs)
         self.program.steps.append(Step(op, tuple(outs), tuple(ins), attrs, work, acc))
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:

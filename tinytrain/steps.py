@@ -74,6 +74,20 @@ class Program:
     stands_for: dict[int, int] = field(default_factory=dict)  # a copy -> the tape value it is
     inverses: list[int] = field(default_factory=list)  # copies that an inverse made
 
+    def new(self, spec: Spec, kind: str) -> int:
+        """A fresh value."""
+        self.specs.append(spec)
+        self.kinds.append(kind)
+        return len(self.specs) - 1
+
+    def scratch(self, op: str, ins, outs, attrs: dict[str, Any]) -> tuple[int, ...]:
+        """Fresh values for what `op` over these wants as one-step scratch."""
+        rule = OPS[op].work
+        if rule is None:
+            return ()
+        specs = [[None if v is None else self.specs[v] for v in vs] for vs in (ins, outs)]
+        return tuple(self.new(s, "workspace") for s in rule(*specs, attrs))
+
     def macs_of(self, op: str, ins, outs, attrs: dict[str, Any]) -> int | None:
         """Multiply-accumulates of `op` over these values; None where it is no product."""
         rule = OPS[op].macs
