@@ -133,16 +133,6 @@ def _lines_of_gradient(ins, outs, attrs):
     return _lines(outs[0], attrs["padding"][1], 2), *_tap(ins, outs, attrs)
 
 
-def _conv2d_lines(
-    x: Spec, w: Spec, b: Spec | None = None, stride=1, padding=0, groups=1, dilation=1
-):
-    return _conv2d(x, w, b, stride, padding, groups, dilation)
-
-
-def _conv2d_vjp_x_lines(g: Spec, w: Spec, size, stride, padding, groups, dilation):
-    return _conv2d_vjp_x(g, w, size, stride, padding, groups, dilation)
-
-
 def _conv2d_vjp_w(x: Spec, g: Spec, kernel, stride, padding, groups, dilation):
     return x.with_shape((*kernel, x.shape[3] // groups, g.shape[3]))
 
@@ -197,7 +187,7 @@ register(
 # the input (MCUNet's in-place depthwise convolution, Lin et al. 2020, for every kind).
 register(
     "conv2d_lines",
-    _conv2d_lines,
+    _conv2d,
     canon=_canon,
     inplace=((0, 0),),
     work=_lines_of_output,
@@ -205,7 +195,7 @@ register(
 )
 register(
     "conv2d_vjp_x_lines",
-    _conv2d_vjp_x_lines,
+    _conv2d_vjp_x,
     inplace=((0, 0),),
     work=_lines_of_gradient,
     macs=_macs_vjp_x,
