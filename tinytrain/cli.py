@@ -24,7 +24,7 @@ BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
 BENCHES = (
     *("arena", "plans", "memory", "solver", "spill", "imports"),
-    *("fashion", "pruning", "accuracy"),
+    *("fashion", "pruning", "accuracy", "speed"),
 )
 
 
@@ -139,7 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--data", help="folder of benchmark data")
     bench.add_argument("--only", help="cases whose name contains this (memory, accuracy)")
     bench.add_argument("--quick", action="store_true", help="plan, but run no step (memory)")
-    bench.add_argument("--svg", help="write the loss curves of cifar to this file (accuracy)")
+    bench.add_argument(
+        "--svg", help="write a picture to this file (accuracy: cifar's losses; speed)"
+    )
     return parser
 
 
