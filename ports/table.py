@@ -25,9 +25,12 @@ the start of the arena.
              NONE; then the words of `kernels/geometry.py`
     STOP     opcode 0, a step of its own kind: its operands are flags (uint32); if one is not 0,
              the program ends here and the word with the same number (REASONS) says why
+    spill    steps of their own kind, too: the operand is a buffer that goes to the port's block
+    fetch    device, or comes back; the words: where on the device (a multiple of 512), bytes
 
 The body runs for each slice of a batch, the epilogue behind the last one; the prologue comes within
-the first slice, behind the last STOP of the body, before which nothing persistent changes. A bitmap
+the first slice, behind the last STOP of the body, before which nothing persistent changes and all
+that is spilled is written. A bitmap
 that overflows (REASONS 5) asks for the body of the guaranteed program instead.
 """
 
@@ -35,7 +38,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,7 +47,7 @@ from tinytrain.errors import InputError
 from tinytrain.kernels import geometry
 from tinytrain.op import OPS
 from tinytrain.plan import ALIGN, Plan
-from tinytrain.steps import OVERFLOW, Step
+from tinytrain.steps import OVERFLOW, TRANSFERS, Step
 
 MAGIC, VERSION = 0x31545454, 1  # "TTT1"
 NONE, FLASH = 0xFFFFFFFF, 0x80000000
@@ -67,6 +70,7 @@ INSTRUCTIONS = (
     "mse", "dropout", "decay", "sgd", "nesterov", "adam", "add_scaled", "square_sum", "clip_factor",
     "check_finite", "check_capacity", "conv2d_lines", "conv2d_vjp_x_lines", "conv2d_vjp_w_sgd",
     "matmul_tn_sgd", "bitmap_conv2d_vjp_w", "bitmap_matmul_tn", "topk_pack", "zero_pruned",
+    "spill", "fetch",
 )  # fmt: skip
 _HEADER = 20
 
@@ -109,6 +113,16 @@ def check(words: list[int]) -> None:
         raise InputError(f"a table of version {words[1]}, this is {VERSION}; export it again")
     if words[2] != len(words) or words[3] != zlib.crc32(as_bytes(words[4:])):
         raise InputError("the table is cut short or damaged; export it again")
+
+
+def steps_of(words: list[int]) -> Iterator[tuple[str, list[int], list[int]]]:
+    """(instruction, operands, words) of every step of all programs."""
+    for row in range(words[16], words[16] + 16 * words[17], 16):
+        at, end = words[row + 2], words[row + 5]
+        while at < end:
+            cut = at + 1 + (words[at] >> 8 & 0xFF)
+            code, at, begin = words[at] & 0xFF, cut + (words[at] >> 16), at + 1
+            yield INSTRUCTIONS[code], words[begin:cut], words[cut:at]
 
 
 def _bits(x: float) -> int:
@@ -235,6 +249,9 @@ class _Table:
         acc, out = step.acc, step.outs[0]
         if acc is not None and out is not None and plan.offset(acc) != plan.offset(out):
             self._step(plan, Step("copy", (out,), (acc,), {}), constants)
+        if step.op in TRANSFERS:
+            self._transfer(plan, step)
+            return
         operands = [*step.outs, *step.ins, *step.work]
         attrs = [*step.attrs.values(), *([step.acc is not None] if OPS[step.op].acc else [])]
         specs = [None if v is None else program.specs[v] for v in operands]
@@ -250,6 +267,20 @@ class _Table:
         self.body.append(code | len(operands) << 8 | len(words) << 16)
         self.body += [self._operand(plan, v, constants) for v in operands]
         self.body += geometry.pack(words)
+
+    def _transfer(self, plan: Plan, step: Step) -> None:
+        """Begin and end of a transfer are one here: where the host begins it, room is kept for the
+        value until the host waits for it, so a port may do the whole there."""
+        if step.op not in INSTRUCTIONS:  # a wait
+            return
+        if step.op in self.lacks:
+            raise InputError(f"{self.port} has no block device to spill to; choose another policy")
+        (out,), (value,) = step.writes(), step.reads()
+        stored = out if step.op == "spill" else value
+        value = value if step.op == "spill" else out
+        self.body.append(INSTRUCTIONS.index(step.op) | 1 << 8 | 2 << 16)
+        at = plan.offset(stored)
+        self.body += [self.offset(plan, value), at, plan.program.specs[stored].nbytes]
 
     def _operand(self, plan: Plan, v: int | None, constants: dict[int, int]) -> int:
         if v is None or not plan.program.specs[v].size:

@@ -342,6 +342,14 @@ def test_an_op_that_the_port_lacks_is_named_at_export(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_plan_that_spills_is_refused_at_export(tmp_path: Path) -> None:
+    spilling = {"policy": "spill", "spill": str(tmp_path / "values"), "backend": "numpy"}
+    trainer = tt.Trainer(models.build("digits_cnn"), batch=4, **spilling)
+    with pytest.raises(InputError, match="MicroPython has no block device"):
+        trainer.export("micropython", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_runtime_file_is_in_the_package() -> None:
     folder = Path(micropython.__file__).parent
     told = json.loads((folder / "package.json").read_text())

@@ -135,12 +135,17 @@ CASES: dict[str, tuple[str, dict]] = {
     "rich-slices": ("rich", {"microbatch": 2, "optimizer": optim.Adam(lr=0.003)}),
     "bitmap": ("digits", {"policy": "bitmap", "density": 0.9}),
     "overflow": ("digits", {"policy": "bitmap", "density": 0.02, "microbatch": 2}),
+    "spill": ("digits", {"policy": "spill"}),
+    "spill-slices": ("digits", {"policy": "spill", "microbatch": 2}),
+    "spill-guarded": ("digits", {"policy": "spill", "guard": "step"}),
     "plain": ("digits", {"optimizer": optim.SGD(lr=0.05), "ram": "35K"}),
 }
 
 
 def trainer_of(case: str, **more) -> tt.Trainer:
     net, settings = CASES[case]
+    if settings.get("policy") == "spill":
+        more["spill"] = str(PLACE / case)
     more = {"batch": 4, "backend": "c", "seed": 7, **MOMENTUM, **settings, **more}
     return tt.Trainer(NETS[net](), **more)
 
@@ -257,6 +262,16 @@ def test_the_verbs_refuse(case: str, exported) -> None:
     assert done.returncode == 0, f"c99_verbs.c, line {done.returncode} modulo 256: {done.stderr}"
 
 
+@pytest.mark.parametrize("case", ["spill", "spill-guarded"])
+def test_a_block_device_that_fails(case: str, exported) -> None:
+    """Nothing changes while values are written; what cannot be read back is told apart."""
+    folder = exported(case).folder
+    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+    flags += ["-DGUARD_STEP"] if case == "spill-guarded" else []
+    done = subprocess.run([build(need("gcc"), flags, folder, "c99_store.c")], capture_output=True)
+    assert done.returncode == 0, f"c99_store.c, line {done.returncode} modulo 256: {done.stderr}"
+
+
 def test_make_run(exported, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(exported("momentum").folder, folder)
@@ -338,7 +353,7 @@ def test_boards_give_the_same_bits(name: str, exported, tmp_path: Path) -> None:
     """Within 64 KiB of RAM for arena, samples and stack; few steps where floats are software."""
     board_tools()
     count = {"M0": 10, "M3": 20}.get(name, 100)
-    for case in ("64K", "clipped"):
+    for case in ("64K", "clipped", *(["spill"] if name == "M4F" else [])):
         made = exported(case, count, 5)
         program = flash(name, made.folder, tmp_path / case, 64 * 1024)
         got = emulate(name, program, made.folder)
@@ -400,8 +415,8 @@ def test_a_board_trains_the_keyword_spotter(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
-    """`tinytrain export` writes what `Trainer.export` writes."""
-    trainer = trainer_of("momentum")
+    """`tinytrain export` writes what `Trainer.export` writes; of one that spills, too."""
+    trainer = trainer_of("spill")
     trainer.step(*steps(1)[0])
     trainer.save(str(tmp_path / "net.npz"))
     trainer.export("c99", str(tmp_path / "one"))

@@ -485,12 +485,17 @@ def _words(result: dict[str, float]) -> str:
     return f"loss {result['loss']:.4f}{more}"
 
 
-def _eval(arguments: argparse.Namespace) -> None:
+def _spill_elsewhere(file: str) -> dict[str, str]:
+    """A spill file of our own where the checkpoint has one, whose disk may be elsewhere."""
     from tinytrain import checkpoint
 
-    changes = {"backend": arguments.backend}
-    if checkpoint.setting_of(arguments.file, "spill"):  # its disk may be elsewhere
-        changes["spill"] = os.path.join(tempfile.gettempdir(), f"tinytrain-{os.getpid()}.spill")
+    if not checkpoint.setting_of(file, "spill"):
+        return {}
+    return {"spill": os.path.join(tempfile.gettempdir(), f"tinytrain-{os.getpid()}.spill")}
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    changes = {"backend": arguments.backend, **_spill_elsewhere(arguments.file)}
     trainer = _restored(arguments.file, arguments.model, changes)
     found = _read_data(arguments.data, "test")
     result = trainer.evaluate(found.x, _labels(trainer, found, arguments.data))
@@ -501,6 +506,7 @@ def _eval(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     given = {"batch": arguments.batch, "ram": arguments.ram, "backend": "numpy"}
     changes = {name: value for name, value in given.items() if value is not None}
+    changes |= _spill_elsewhere(arguments.file)
     trainer = _restored(arguments.file, arguments.model, changes)
     trainer.export(arguments.to, arguments.out, arguments.flash)
     plan = trainer.plan

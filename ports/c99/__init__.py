@@ -13,6 +13,7 @@ import tinytrain
 from tinytrain.errors import InputError
 from tinytrain.kernels import geometry
 from tinytrain.ports import table
+from tinytrain.steps import TRANSFERS
 
 # Of any verb, at most: a painted stack showed 620 to 780 bytes on Cortex-M0 to M55, gcc 12 at -O2,
 # with the test program's own (tests/test_port_c99.py). `make stack` shows other builds'.
@@ -71,13 +72,15 @@ def _figures(trainer: Any, words: list[int]) -> dict[str, Any]:
     frozen, plan = trainer._train.frozen, trainer.plan
     outputs = trainer._for("predict", 1).frozen.tape
     limits = [n for n in trainer._train.label_limits if n]
+    found = list(table.steps_of(words))
     return {
         "version": tinytrain.__version__,
         "arena": words[4],
         "persistent": words[5],
         "flash": 4 * len(words),
         "stack": STACK_BYTES,
-        "operands": max(operands for operands, _ in steps(words)),
+        "store": max((sum(w) for name, _, w in found if name in TRANSFERS), default=0),
+        "operands": max(len(operands) for _, operands, _ in found),
         "slice": plan.microbatch,
         "slices": plan.batch // plan.microbatch,
         "x": sum(plan.program.specs[v].nbytes for v in frozen.inputs),
@@ -90,19 +93,6 @@ def _figures(trainer: Any, words: list[int]) -> dict[str, Any]:
     }
 
 
-def steps(words: list[int]) -> list[tuple[int, int]]:
-    """(number of operands, instruction) of every step of a table."""
-    found = []
-    for k in range(words[17]):
-        row = words[16] + 16 * k
-        at, end = words[row + 2], words[row + 5]
-        while at < end:
-            operands, size = words[at] >> 8 & 0xFF, words[at] >> 16
-            found.append((operands, words[at] & 0xFF))
-            at += 1 + operands + size
-    return found
-
-
 def _header(figures: dict[str, Any]) -> str:
     return """/* What tinytrain {version} exported: {model}, {optimizer}. All in bytes
    unless it is said otherwise. */
@@ -113,6 +103,7 @@ def _header(figures: dict[str, Any]) -> str:
 #define TT_ARENA_BYTES {arena} /* all that a step touches, x and y included */
 #define TT_PERSISTENT_BYTES {persistent} /* of these: parameters, optimizer state */
 #define TT_FLASH_BYTES {flash} /* tables, initial and frozen parameters; code comes on top */
+#define TT_STORE_BYTES {store} /* of a block device, for what is spilled; 0: it needs none */
 #define TT_STACK_BYTES {stack} /* at most, of any verb; measured, see the README */
 #define TT_SLICE {slice} /* samples of a call of tt_train */
 #define TT_SLICES {slices} /* calls of tt_train that make an update */
@@ -131,7 +122,7 @@ extern const tt_net tt_model_net;
 /* One arena to begin with: tt_model m = TT_MODEL. Define TT_NO_ARENA to bring your own. */
 #ifndef TT_NO_ARENA
 extern float tt_arena[];
-#define TT_MODEL {{&tt_model_net, tt_arena, 0.0f, 0u, 0u, 0u, 0u, 0u, {{0u, 0u, 0u, 0u}}}}
+#define TT_MODEL {{&tt_model_net, tt_arena, 0.0f, 0u, 0u, 0u, 0u, 0u, {{0u, 0u, 0u, 0u}}, 0}}
 #endif
 
 #ifdef __cplusplus
@@ -143,9 +134,9 @@ extern float tt_arena[];
 
 
 def _source(words: list[int]) -> str:
-    used = sorted({code for _, code in steps(words)} - {0})
+    used = sorted({name for name, _, _ in table.steps_of(words)} - {"stop", *TRANSFERS})
     rows = [", ".join(f"{w:#x}u" for w in words[k : k + 8]) for k in range(0, len(words), 8)]
-    kernels = "".join(f"    [{code}] = tt_kernel_{table.INSTRUCTIONS[code]},\n" for code in used)
+    kernels = "".join(f"    [{table.INSTRUCTIONS.index(n)}] = tt_kernel_{n},\n" for n in used)
     lines = ",\n    ".join(rows)
     return f"""/* The table (its words: ports/table.py) and the kernels that its steps name. */
 #include "model.h"

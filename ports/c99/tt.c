@@ -7,6 +7,7 @@
 #include "model.h"
 
 enum { ROW = 4, SAVED = 12 }; /* words of a leaf or port, and of a saved head */
+enum { STOP = 0, SPILL = 89, FETCH = 90 }; /* instructions that are no kernels */
 static const uint32_t none = 0xffffffffu, flash = 0x80000000u;
 static const uint32_t magic = 0x31545454u, version = 1u, saved_magic = 0x31535454u;
 
@@ -60,6 +61,18 @@ static void *place(const tt_model *m, uint32_t operand) {
     return at(m, operand);
 }
 
+/* A value to the block device or back; code, operand, place and bytes as in the table. */
+static int transfer(const tt_model *m, uint32_t code, const uint32_t *w) {
+    const tt_store *store = m->store;
+    int failed = 1;
+    if (store) {
+        void *value = at(m, w[0]);
+        failed = code == SPILL ? store->put(store->user, w[1], value, w[2])
+                               : store->get(store->user, w[1], value, w[2]);
+    }
+    return failed ? TT_E_STORE : TT_OK;
+}
+
 /* The steps from one position of the table to another; a reason to stop, or 0. */
 static int run(const tt_model *m, uint32_t from, uint32_t end) {
     const uint32_t *w = m->net->words + from, *last = m->net->words + end;
@@ -67,7 +80,10 @@ static int run(const tt_model *m, uint32_t from, uint32_t end) {
     while (w < last) {
         uint32_t code = *w & 0xffu, count = *w >> 8 & 0xffu, size = *w >> 16, k;
         w++;
-        if (code == 0u) {
+        if (code == SPILL || code == FETCH) {
+            int status = transfer(m, code, w);
+            if (status != TT_OK) return status;
+        } else if (code == STOP) {
             for (k = 0; k < count; k++) {
                 uint32_t flag;
                 memcpy(&flag, at(m, w[k]), 4);
@@ -188,7 +204,8 @@ static int forward_and_backward(tt_model *m, const uint32_t *row, const void *x,
     if (status != TT_OK) return status;
     if (!m->begun) status = run(m, row[PROLOGUE], row[BODY]);
     m->begun = 1u;
-    return status == TT_OK ? run(m, row[GUARDED], row[EPILOGUE]) : status;
+    if (status == TT_OK) status = run(m, row[GUARDED], row[EPILOGUE]);
+    return status == TT_E_STORE ? TT_E_HALF : status;
 }
 
 int tt_train(tt_model *m, const void *x, const void *y, float *loss) {

@@ -19,6 +19,20 @@ typedef struct {
     tt_kernel *const *kernels;
 } tt_net;
 
+/* Fills `bytes` bytes from an offset on and gives 0, or anything else to stop. */
+typedef int tt_read(void *user, size_t offset, void *data, size_t bytes);
+
+/* A block device (an SD card, a flash chip) where values of a plan that spills lie between forward
+   and backward: TT_STORE_BYTES of it, scratch. Both callbacks return when they are done, with 0, or
+   with anything else if that failed. Offsets are multiples of 512, and nothing else lies in the rest
+   of a transfer's last 512 bytes. What comes back is taken for what was put. */
+typedef int tt_put(void *user, size_t offset, const void *data, size_t bytes);
+typedef struct {
+    tt_put *put;
+    tt_read *get;
+    void *user;
+} tt_store;
+
 typedef struct {
     const tt_net *net;
     void *arena;        /* net's TT_ARENA_BYTES, aligned for float; 16 bytes are best */
@@ -29,6 +43,7 @@ typedef struct {
     uint32_t begun;     /* whether the present batch has begun */
     uint32_t overflows; /* slices that ran again, for they had more non-zeros than was planned */
     uint32_t powers[4]; /* Adam's b1^(step + 1) and b2^(step + 1) as fractions of 2^64 */
+    const tt_store *store; /* for a plan that spills; else it may be null */
 } tt_model;
 
 typedef enum {
@@ -44,7 +59,10 @@ typedef enum {
     TT_E_STATE,    /* a saved state that is cut short, damaged or another network's; the arena is
                       as it was */
     TT_E_IO,       /* the callback said so; after a failed tt_restore, call tt_init */
-    TT_E_ARENA     /* no arena, or one that is not aligned for float */
+    TT_E_ARENA,    /* no arena, or one that is not aligned for float */
+    TT_E_STORE,    /* the block device failed, or there is none; nothing that lasts was changed */
+    TT_E_HALF      /* it failed to give back what it took, behind the first update: the step is half
+                      done; call tt_restore or tt_init. guard="step" plans never get there */
 } tt_status;
 
 /* Check table and arithmetic, and set up the arena: initial parameters, zero optimizer state. */
@@ -63,9 +81,8 @@ int tt_infer(tt_model *m, const void *x, void *out);
 typedef int tt_write(void *user, const void *data, size_t bytes);
 int tt_save(const tt_model *m, tt_write *write, void *user);
 
-/* What tt_save wrote. `read` fills `bytes` bytes from an offset on and gives 0, or anything else to
-   stop; it is asked for everything twice, so that nothing is touched before all is found whole. */
-typedef int tt_read(void *user, size_t offset, void *data, size_t bytes);
+/* What tt_save wrote. `read` is asked for everything twice, so that nothing is touched before all is
+   found whole. */
 int tt_restore(tt_model *m, tt_read *read, void *user);
 
 /* CRC-32 (as zlib has it) of more bytes; begins with 0. */

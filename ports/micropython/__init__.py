@@ -53,11 +53,4 @@ def files(codes: set[int]) -> list[str]:
 
 def used(words: list[int]) -> set[int]:
     """The instructions of a table's programs."""
-    found = set()
-    at_programs, programs = words[16], words[17]
-    for row in range(at_programs, at_programs + 16 * programs, 16):
-        at, end = words[row + 2], words[row + 5]
-        while at < end:
-            found.add(words[at] & 0xFF)
-            at += 1 + (words[at] >> 8 & 0xFF) + (words[at] >> 16)
-    return found
+    return {table.INSTRUCTIONS.index(name) for name, _, _ in table.steps_of(words)}

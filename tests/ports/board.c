@@ -19,23 +19,47 @@ static int call(int op, const void *argument) {
 
 void say(const char *text) { call(4, text); }
 
-int open_feed(void) {
+static int open_file(const char *name, int mode, size_t length) {
     struct {
         const char *name;
         int mode;
         size_t length;
-    } a = {"feed.bin", 1, 8};
-    feed = call(1, &a);
-    return feed >= 0;
+    } a = {name, mode, length};
+    return call(1, &a);
 }
 
-int take(void *data, size_t bytes) {
+static int transfer(int op, int file, const void *data, size_t bytes) {
     struct {
         int file;
-        void *data;
+        const void *data;
         size_t bytes;
-    } a = {feed, data, bytes};
-    return call(6, &a) == 0;
+    } a = {file, data, bytes};
+    return call(op, &a);
+}
+
+int open_feed(void) { return (feed = open_file("feed.bin", 1, 8)) >= 0; }
+
+int take(void *data, size_t bytes) { return transfer(6, feed, data, bytes) == 0; }
+
+static int at_device(size_t offset) {
+    static int device = -1;
+    struct {
+        int file;
+        size_t offset;
+    } a;
+    if (device < 0) device = open_file("device.bin", 7, 10);
+    a.file = device, a.offset = offset;
+    return call(10, &a) ? -1 : device;
+}
+
+int put(void *user, size_t offset, const void *data, size_t bytes) {
+    (void)user;
+    return transfer(5, at_device(offset), data, bytes);
+}
+
+int get(void *user, size_t offset, void *data, size_t bytes) {
+    (void)user;
+    return transfer(6, at_device(offset), data, bytes);
 }
 
 #define SYST ((volatile uint32_t *)0xE000E010)

@@ -14,6 +14,19 @@ static int open_feed(void) { return (feed = fopen("feed.bin", "rb")) != 0; }
 static int take(void *data, size_t bytes) { return fread(data, 1, bytes, feed) == bytes; }
 static void say(const char *text) { fputs(text, stdout); }
 static uint32_t ticks(void) { return 0u; }
+#if TT_STORE_BYTES
+static FILE *device;
+static int put(void *user, size_t offset, const void *data, size_t bytes) {
+    if (!device) device = tmpfile();
+    (void)user;
+    return !device || fseek(device, (long)offset, SEEK_SET) ||
+           fwrite(data, 1, bytes, device) != bytes;
+}
+static int get(void *user, size_t offset, void *data, size_t bytes) {
+    (void)user;
+    return fseek(device, (long)offset, SEEK_SET) || fread(data, 1, bytes, device) != bytes;
+}
+#endif
 #endif
 
 #ifndef QUIET
@@ -84,7 +97,12 @@ static int classify(tt_model *m, uint32_t count) {
 int main(void) {
     static tt_model m = TT_MODEL;
     uint32_t count;
-    int status = tt_init(&m, 7u);
+    int status;
+#if TT_STORE_BYTES
+    static const tt_store store = {put, get, 0};
+    m.store = &store;
+#endif
+    status = tt_init(&m, 7u);
     if (status != TT_OK) {
         say_hex("tt_init ", (uint32_t)status);
         return 1;

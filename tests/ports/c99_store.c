@@ -1,0 +1,78 @@
+/* What a block device that fails does to a step; 0, or the line of the first surprise. Built with a
+   digits network whose plan spills, under guard="loss", or (GUARD_STEP) guard="step". */
+#include <string.h>
+
+#include "model.h"
+
+#define EXPECT(what)                                                                               \
+    do {                                                                                           \
+        if (!(what)) return __LINE__;                                                              \
+    } while (0)
+
+static float other_arena[TT_ARENA_BYTES / 4];
+static float before[TT_PERSISTENT_BYTES / 4 + 1];
+static unsigned char device[TT_STORE_BYTES];
+static float x[TT_X_BYTES / 4];
+static int32_t y[TT_Y_BYTES / 4];
+static int puts_left, gets_left, puts_done, gets_done;
+
+static int put(void *user, size_t offset, const void *data, size_t bytes) {
+    unsigned char *to = user;
+    if (puts_left-- == 0) return 1;
+    if (offset % 512u || offset + bytes > TT_STORE_BYTES) return 1;
+    memcpy(to + offset, data, bytes);
+    puts_done++;
+    return 0;
+}
+
+static int get(void *user, size_t offset, void *data, size_t bytes) {
+    const unsigned char *from = user;
+    if (gets_left-- == 0) {
+        memset(data, 0xff, bytes);
+        return 1;
+    }
+    memcpy(data, from + offset, bytes);
+    gets_done++;
+    return 0;
+}
+
+static void fill(unsigned seed) {
+    size_t i;
+    for (i = 0; i < TT_X_BYTES / 4; i++)
+        x[i] = (float)((seed + (unsigned)i) * 2654435761u >> 24) / 256.0f;
+    for (i = 0; i < TT_Y_BYTES / 4; i++) y[i] = (int32_t)((seed + (unsigned)i) % 10u);
+}
+
+/* A step, with a device that fails at its puts-th write and its gets-th read (-1: never). */
+static int step(tt_model *m, int puts, int gets) {
+    puts_left = puts, gets_left = gets, puts_done = gets_done = 0;
+    return tt_train(m, x, y, 0);
+}
+
+static int same(const tt_model *m) { return !memcmp(before, m->arena, TT_PERSISTENT_BYTES); }
+
+int main(void) {
+    const tt_store store = {put, get, device};
+    tt_model m = TT_MODEL, n = {.net = &tt_model_net, .arena = other_arena, .store = &store};
+    int k, puts, gets;
+    fill(1u);
+    EXPECT(tt_init(&m, 1u) == TT_OK && tt_init(&n, 1u) == TT_OK);
+    EXPECT(step(&m, -1, -1) == TT_E_STORE && m.step == 0u); /* it has none */
+    m.store = &store;
+    EXPECT(step(&m, -1, -1) == TT_OK && m.step == 1u);
+    puts = puts_done, gets = gets_done;
+    EXPECT(puts > 1 && gets == puts);
+    memcpy(before, m.arena, TT_PERSISTENT_BYTES);
+    for (k = 0; k < puts; k++) EXPECT(step(&m, k, -1) == TT_E_STORE && same(&m) && m.step == 1u);
+#ifdef GUARD_STEP
+    for (k = 0; k < gets; k++) EXPECT(step(&m, -1, k) == TT_E_STORE && same(&m) && m.step == 1u);
+#endif
+    EXPECT(step(&n, -1, -1) == TT_OK); /* as if nothing had failed */
+    EXPECT(step(&m, -1, -1) == TT_OK && step(&n, -1, -1) == TT_OK);
+    EXPECT(!memcmp(m.arena, n.arena, TT_PERSISTENT_BYTES));
+#ifndef GUARD_STEP
+    EXPECT(step(&m, -1, gets - 1) == TT_E_HALF && m.step == 2u);
+    EXPECT(tt_init(&m, 1u) == TT_OK && step(&m, -1, -1) == TT_OK && same(&m));
+#endif
+    return 0;
+}
