@@ -1,19 +1,22 @@
 """Checkpoints: one `.npz` with every persistent array and a JSON header. Never pickled.
 
-A file is written aside and renamed, so that a reader finds the old one or the new one, whole.
+A file is written aside and renamed, so that a reader finds the old one or the new one, whole; the
+old one stays beside it as `.previous`, and is taken, with a warning, if the new one is damaged.
 Reading one runs no code: a network that is not from the zoo is given by who restores it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinytrain import losses, optim
+from tinytrain import durable, losses, optim
 from tinytrain.errors import InputError
 from tinytrain.spec import ITEMSIZE, Spec
 
@@ -37,20 +40,7 @@ def save(trainer: Trainer, path: str) -> None:
         raise InputError(f"{path}: cannot be saved ({error})") from error
     arrays = {HEADER: np.frombuffer(text.encode(), np.uint8), **trainer.state()}
     path = os.fspath(path)
-    aside = f"{path}.{os.getpid()}.part"
-    try:
-        with open(aside, "wb") as file:
-            _write_npz(file, arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); nothing was changed"
-        ) from error
-    finally:
-        if os.path.exists(aside):
-            os.remove(aside)
+    durable.write(path, lambda file: _write_npz(file, arrays), keep=_is_whole(path))
 
 
 def _header(trainer: Trainer) -> dict[str, Any]:
@@ -91,11 +81,39 @@ def _write_npz(file: Any, arrays: dict[str, np.ndarray]) -> None:
 # ---------------------------------------------------------------------------- reading
 
 
-def read(
-    path: str, names: tuple[str, ...] | None = None
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and arrays (all, or those of these names) of a checkpoint; InputError if it is not a
-    whole one."""
+Contents = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+def read(path: str, names: tuple[str, ...] | None = None) -> Contents:
+    """Header and arrays (all, or those of these names) of a checkpoint. A damaged or missing one
+    is a UserWarning if the one saved before it is whole, which is read then; else InputError."""
+    path = os.fspath(path)
+    header: dict[str, Any] = {}
+    try:
+        header, arrays = _read_file(path, names)
+    except InputError as error:
+        held = durable.previous(path)
+        with contextlib.suppress(InputError):
+            header, arrays = _read_file(held, None)
+            warnings.warn(f"{error}: took {held}, saved before it", UserWarning, stacklevel=2)
+        if not header:
+            raise
+    if header.get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of format {FORMAT}; save it again")
+    return header, arrays
+
+
+def _is_whole(path: str) -> bool:
+    """Whether a checkpoint, whatever its format, can be read to its end."""
+    try:
+        _read_file(path, None)
+    except InputError:
+        return False
+    return True
+
+
+def _read_file(path: str, names: tuple[str, ...] | None) -> Contents:
+    """This file's header and arrays; InputError if it is not a whole checkpoint."""
     from pathlib import Path
 
     from tinytrain.data.npz import read_members
@@ -104,14 +122,16 @@ def read(
         arrays = read_members(Path(path), None if names is None else (HEADER, *names))
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if HEADER not in arrays:
         raise InputError(f"{path}: not a tinytrain checkpoint (it has no {HEADER})")
     try:
         header = json.loads(arrays.pop(HEADER).tobytes().decode())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a whole tinytrain checkpoint ({error})") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise InputError(f"{path}: not a checkpoint of format {FORMAT}; save it again")
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: not a whole tinytrain checkpoint (its {HEADER} is no object)")
     return header, arrays
 
 
