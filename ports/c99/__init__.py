@@ -19,7 +19,7 @@ from tinytrain.steps import TRANSFERS
 # with the test program's own (tests/test_port_c99.py). `make stack` shows other builds'.
 STACK_BYTES = 1024
 HERE = os.path.dirname(os.path.abspath(__file__))
-OWN = ("tt.h", "tt.c", "main.c", "Makefile", "CMakeLists.txt")
+OWN = ("tt.h", "tt.c", "tt_slots.h", "tt_slots.c", "main.c", "Makefile", "CMakeLists.txt")
 FILLED = {  # with the figures of the export
     "README.in": "README.md",
     "library.in": "library.properties",

@@ -247,6 +247,8 @@ int tt_infer(tt_model *m, const void *x, void *out) {
 
 /* ------------------------------------------------------------------ saving */
 
+uint32_t tt_saved_bytes(const tt_model *m) { return 4u * SAVED + m->net->words[PERSISTENT] + 4u; }
+
 int tt_save(const tt_model *m, tt_write *write, void *user) {
     const uint32_t *words = m->net->words;
     uint32_t head[SAVED], crc;

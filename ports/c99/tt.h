@@ -61,8 +61,9 @@ typedef enum {
     TT_E_IO,       /* the callback said so; after a failed tt_restore, call tt_init */
     TT_E_ARENA,    /* no arena, or one that is not aligned for float */
     TT_E_STORE,    /* the block device failed, or there is none; nothing that lasts was changed */
-    TT_E_HALF      /* it failed to give back what it took, behind the first update: the step is half
+    TT_E_HALF,     /* it failed to give back what it took, behind the first update: the step is half
                       done; call tt_restore or tt_init. guard="step" plans never get there */
+    TT_E_SLOTS     /* the region holds fewer than two slots; see tt_slots.h */
 } tt_status;
 
 /* Check table and arithmetic, and set up the arena: initial parameters, zero optimizer state. */
@@ -80,6 +81,7 @@ int tt_infer(tt_model *m, const void *x, void *out);
    0, or anything else to stop. */
 typedef int tt_write(void *user, const void *data, size_t bytes);
 int tt_save(const tt_model *m, tt_write *write, void *user);
+uint32_t tt_saved_bytes(const tt_model *m); /* of what tt_save writes */
 
 /* What tt_save wrote. `read` is asked for everything twice, so that nothing is touched before all is
    found whole. */
