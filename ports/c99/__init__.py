@@ -7,6 +7,7 @@ made up here but arrays of numbers.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import tinytrain
@@ -39,28 +40,33 @@ def export(trainer: Any, folder: str | os.PathLike[str]) -> None:
     words = table.encode(trainer, "c99")
     folder = os.fspath(folder)
     try:
-        os.makedirs(folder, exist_ok=True)
         for name in OWN:
             _copy(os.path.join(HERE, name), folder)
-        for name in sorted(os.listdir(kernel_sources())):
-            if name.endswith((".c", ".h")):
-                _copy(os.path.join(kernel_sources(), name), folder)
+        write_sources(folder, sorted(os.listdir(kernel_sources())))
         figures = _figures(trainer, words)
-        _write(folder, "model.h", _header(figures))
-        _write(folder, "model.c", _source(words))
+        write(folder, "model.h", _header(figures))
+        write(folder, "model.c", _source(words))
         for name, target in FILLED.items():
             with open(os.path.join(HERE, name), encoding="utf-8") as file:
-                _write(folder, target, file.read().format(**figures))
+                write(folder, target, file.read().format(**figures))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
+def write_sources(folder: str, names: Iterable[str]) -> None:
+    """Those of these files of the kernels' folder that are C."""
+    for name in names:
+        if name.endswith((".c", ".h")):
+            _copy(os.path.join(kernel_sources(), name), folder)
+
+
 def _copy(path: str, folder: str) -> None:
     with open(path, encoding="utf-8") as file:
-        _write(folder, os.path.basename(path), file.read())
+        write(folder, os.path.basename(path), file.read())
 
 
-def _write(folder: str, name: str, text: str) -> None:
+def write(folder: str, name: str, text: str) -> None:
+    """A text file in `folder`; folders are made."""
     path = os.path.join(folder, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
