@@ -40,12 +40,12 @@ def may_be_cut(tape: Tape, along: str, end: int) -> bool:
     rest = [n for n in tape.nodes if not inside & {*n.outs}]
     wanted = {*tape.outputs, tape.loss, *(v for pair in tape.assigns for v in pair)}
     read = {v for n in rest for v in n.ins} | wanted
-    data = {n.ins[0] for n in nodes} & inputs
+    data = {n.ins[0] for n in nodes if n.ins} & inputs
     if not nodes or len(data) != 1 or read & (inside - {end}) or read & data:
         return False
     if along == "samples":
         return all(n.op in BY_SAMPLE and _per_sample(tape, n) for n in nodes)
-    chain = all(a.outs[0] == b.ins[0] for a, b in itertools.pairwise(nodes))
+    chain = all(b.ins[:1] == a.outs[:1] for a, b in itertools.pairwise(nodes))
     return chain and all(n.op in BY_ROW for n in nodes)
 
 
