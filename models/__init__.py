@@ -17,12 +17,34 @@ from tinytrain.models.audio import DSCNN, Autoencoder
 from tinytrain.models.deep import VGG16, WRN, ResNet18
 from tinytrain.models.from_file import from_file, is_file, users_errors
 from tinytrain.models.image import VGG6, DigitsCNN, LeNet5, MobileNetV2, ResNet8
+from tinytrain.models.learn import (
+    CharacterCNN,
+    ClothesCNN,
+    SpokenCNN,
+    StrokeCNN,
+    StrokeGRU,
+    SurfaceCNN,
+    WaveNet,
+)
 from tinytrain.models.mlp import MLP
 from tinytrain.models.reversible import IRevNet, RevNet
+from tinytrain.models.shipped import card, pretrained, pretrained_names
 from tinytrain.nn import Module, seeded
 from tinytrain.nn.arguments import check_sizes
 
-__all__ = ["ZOO", "build", "from_file", "from_recipe", "is_file", "names", "takes", "users_errors"]
+__all__ = [
+    "ZOO",
+    "build",
+    "card",
+    "from_file",
+    "from_recipe",
+    "is_file",
+    "names",
+    "pretrained",
+    "pretrained_names",
+    "takes",
+    "users_errors",
+]
 
 ZOO = {
     "mlp": MLP,
@@ -38,6 +60,13 @@ ZOO = {
     "wrn": WRN,
     "vgg16": VGG16,
     "resnet18": ResNet18,
+    "spoken_cnn": SpokenCNN,
+    "wavenet": WaveNet,
+    "character_cnn": CharacterCNN,
+    "surface_cnn": SurfaceCNN,
+    "stroke_cnn": StrokeCNN,
+    "stroke_gru": StrokeGRU,
+    "clothes_cnn": ClothesCNN,
 }
 FLATTENING = ("mlp", "autoencoder")  # these take samples of any shape
 
