@@ -34,7 +34,8 @@ def header(front: LogMel) -> str:
     first = [int(run[0]) if len(run) else 0 for run in runs]
     quiet = 10 ** (-front.quiet / 10)
     numbers = ", ".join(_float(v) for v in (front.emphasis, quiet, front.floor))
-    return f"""/* The front end's tables: {front.frames} frames of {front.bands} bands, {front.rate} Hz.
+    size = f"{front.frames} frames of {front.bands} bands"
+    return f"""/* The front end's tables: {size} at {front.rate} Hz.
    int status = tt_log_mel(&front_end, sound, samples, front_end_work, x); */
 #ifndef FRONT_END_H
 #define FRONT_END_H
