@@ -177,7 +177,7 @@ class Scale(nn.Module):
         self.first = first
 
     def forward(self, x):
-        return x * (self.log.exp() * self.first)
+        return x * (ops.exp(self.log) * self.first)
 
 
 class WaveNet(nn.Module):

@@ -60,7 +60,7 @@ def read(path: Any) -> Module:
         raise InputError(f"{path}: not a pretrained network ({error})") from error
     net.load_state_dict(arrays)
     if classes is not None:
-        net.classes = classes  # type: ignore[assignment]
+        net.classes = classes  # type: ignore[attr-defined]
     return net
 
 
@@ -71,4 +71,5 @@ def save(net: Module, path: Any, classes: Any = None) -> None:
         raise InputError("only networks of the zoo have a recipe to be made again by")
     recipe = {**net.recipe, **({} if classes is None else {"labels": list(classes)})}
     text = np.frombuffer(json.dumps(recipe, sort_keys=True).encode(), np.uint8)
-    np.savez(path, **{RECIPE: text}, **net.state_dict())
+    arrays: dict[str, Any] = {RECIPE: text, **net.state_dict()}
+    np.savez(path, **arrays)

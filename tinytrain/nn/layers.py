@@ -221,7 +221,7 @@ class GlobalAvgMaxPool2d(Module):
     """(N, H, W, C) -> (N, 2 C): each channel's mean, and behind them each channel's maximum."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.concat([ops.global_avg_pool(x), x.max(axis=(1, 2))], axis=1)
+        return ops.concat([ops.global_avg_pool(x), ops.max(x, axis=(1, 2))], axis=1)
 
 
 class Flatten(Module):
