@@ -305,7 +305,7 @@ def test_a_state_of_the_c99_port_goes_on_here(tmp_path: Path) -> None:
     trainer.export("micropython", str(tmp_path))
     x[:8].tofile(tmp_path / "x")
     y[:8].tofile(tmp_path / "y")
-    sources = [p.name for p in tmp_path.glob("*.c") if p.name != "main.c"]
+    sources = [str(p) for p in tmp_path.glob("src/*.c")]
     build = ["gcc", "-std=c99", "-O1", "-I.", SCRIPTS / "state.c", *sources, "-o", "state.out"]
     subprocess.run([*build, "-lm"], cwd=tmp_path, check=True)
     subprocess.run([tmp_path / "state.out"], cwd=tmp_path, check=True)

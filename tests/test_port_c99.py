@@ -192,7 +192,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory):
 
 def sources(folder: Path) -> list[str]:
     """All of an export but its main.c."""
-    return [str(p) for p in sorted(folder.glob("*.c")) if p.name != "main.c"]
+    return [str(p) for p in sorted(folder.glob("src/*.c"))]
 
 
 @functools.cache
@@ -209,7 +209,7 @@ def library(cc: str, flags: tuple[str, ...], place: Path) -> str:
 def build(cc: str, flags: list[str], folder: Path, program: str = "c99_program.c") -> str:
     """Compile an export with a program of ours; the file's path."""
     into = folder / f"{cc}{''.join(flags)}-{program}.elf".replace("/", "")
-    own = [str(PROGRAMS / program), str(folder / "model.c"), str(folder / "tt.c")]
+    own = [str(PROGRAMS / program), *(str(folder / "src" / name) for name in ("model.c", "tt.c"))]
     kernels = library(cc, tuple(flags), PLACE)
     run([cc, *STRICT, *BITS, *flags, f"-I{folder}", "-o", str(into), *own, kernels], folder)
     return str(into)
@@ -272,6 +272,34 @@ def test_a_block_device_that_fails(case: str, exported) -> None:
     assert done.returncode == 0, f"c99_store.c, line {done.returncode} modulo 256: {done.stderr}"
 
 
+def stated(folder: Path, name: str) -> int:
+    """A figure of an export's model.h; where there are two, the one for 32 bits, which is last."""
+    return int(re.findall(rf"{name} (\d+)", (folder / "model.h").read_text())[-1])
+
+
+@pytest.mark.parametrize(
+    ("cross", "level"),
+    [("", "-O0"), ("", "-O2"), ("arm-none-eabi-", "-O0"), ("arm-none-eabi-", "-O2")],
+)
+def test_the_stack_is_what_gcc_says(cross: str, level: str, exported, tmp_path: Path) -> None:
+    """The deepest chain of calls, by gcc's figures for each function, is no deeper than stated."""
+    need("make"), need("awk"), need(f"{cross}gcc")
+    folder = tmp_path / "copy"
+    shutil.copytree(exported("packed").folder, folder)
+    command = ["make", "-s", "stack", "CC=gcc", f"CPU={level}"]
+    if cross:
+        command[3:] = [f"CROSS={cross}", f"CPU=-mcpu=cortex-m0 -mthumb {level}"]
+    printed = run(command, folder)
+    deepest = int(re.search(r"(\d+) bytes of stack at most", printed)[1])
+    chains = dict(line.split()[1::-1] for line in printed.splitlines() if "tt_" in line)
+    assert set(chains) == {f"tt_{verb}" for verb in ("init", "train", "infer", "save", "restore")}
+    assert 300 < deepest == max(map(int, chains.values()))
+    most = stated(folder, "TT_STACK_BYTES")
+    if not cross and sys.maxsize > 2**32:
+        most = int(re.search(r"TT_STACK_BYTES (\d+)", (folder / "model.h").read_text())[1])
+    assert most - 320 <= deepest <= most
+
+
 def test_make_run(exported, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(exported("momentum").folder, folder)
@@ -307,40 +335,51 @@ def test_processors_give_the_same_bits(name: str, exported) -> None:
         agree(run([emulator, *flags, program], made.folder), made.figures)
 
 
-def flash(name: str, folder: Path, into: Path, ram: int) -> Path:
-    """Build an export for a board whose regions have 256 KiB of flash and `ram` bytes of RAM."""
+def linking(name: str, ram: int, stack: int) -> list[str]:
+    """What links a program for a board of 256 KiB of flash, `ram` bytes of RAM, `stack` of it."""
     board = BOARDS[name]
-    into.mkdir(exist_ok=True)
-    program, cc = into / f"{name}.elf", "arm-none-eabi-gcc"
     regions = {
         "FLASH_ORG": board.flash,
         "FLASH_LEN": "256K",
         "RAM_ORG": board.ram,
         "RAM_LEN": str(ram),
-        "STACK": str(c99.STACK_BYTES),
+        "STACK": str(stack),
     }
     named = [f"-Wl,--defsym={key}={value}" for key, value in regions.items()]
-    cpu = ["-mthumb", *board.cpu.split(), "-O2"]
-    own = [str(folder / "model.c"), str(folder / "tt.c"), str(PROGRAMS / "c99_program.c")]
+    link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,--gc-sections"]
+    return [*link, *named, "-T", str(PROGRAMS / "board.ld")]
+
+
+def flash(name: str, folder: Path, into: Path, ram: int) -> Path:
+    """Build an export for a board with `ram` bytes of RAM."""
+    into.mkdir(exist_ok=True)
+    program, cc = into / f"{name}.elf", "arm-none-eabi-gcc"
+    cpu = ["-mthumb", *BOARDS[name].cpu.split(), "-O2"]
+    own = [*(str(folder / "src" / name) for name in ("model.c", "tt.c"))]
+    own.append(str(PROGRAMS / "c99_program.c"))
     flags = [*STRICT, *BITS, *cpu, "-DSEMIHOSTED", f"-I{folder}", f"-I{PROGRAMS}"]
     run([cc, *flags, "-c", *own], into)
     loose = ["-std=gnu99", "-Wall", "-Wextra", "-Werror", *BITS, *cpu]
     run([cc, *loose, "-c", str(PROGRAMS / "board.c")], into)
     objects = ["model.o", "tt.o", "c99_program.o", "board.o", library(cc, tuple(cpu), PLACE)]
-    link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,--gc-sections"]
-    script = ["-T", str(PROGRAMS / "board.ld")]
-    run([cc, *cpu, *objects, "-o", str(program), *link, *named, *script], into)
+    link = linking(name, ram, stated(folder, "TT_STACK_BYTES"))
+    run([cc, *cpu, *objects, "-o", str(program), *link], into)
     return program
+
+
+def qemu(name: str, program: Path, shift: int = 0) -> list[str]:
+    """The command that runs a board's program, beside its files; one instruction is 2^shift ns."""
+    board = BOARDS[name]
+    command = ["timeout", "-k", "5", "240", "qemu-system-arm", "-M", board.machine, *board.more]
+    command += ["-nographic", "-monitor", "none", "-serial", "null", "-icount", f"shift={shift}"]
+    semihosting = ["-semihosting-config", "enable=on,target=native"]
+    return [*command, *semihosting, "-kernel", str(program)]
 
 
 def emulate(name: str, program: Path, folder: Path, shift: int = 0) -> dict[str, int]:
     """Run a board's program beside its feed.bin; its figures, with instructions of a step."""
-    board = BOARDS[name]
-    command = ["timeout", "-k", "5", "240", "qemu-system-arm", "-M", board.machine, *board.more]
-    command += ["-nographic", "-monitor", "none", "-serial", "null", "-icount", f"shift={shift}"]
-    command += ["-semihosting-config", "enable=on,target=native", "-kernel", str(program)]
-    figures = figures_of(run(command, folder, 250))
-    figures["instructions"] = int(figures["ticks"] * 1000 / board.clock / 2**shift)
+    figures = figures_of(run(qemu(name, program, shift), folder, 250))
+    figures["instructions"] = int(figures["ticks"] * 1000 / BOARDS[name].clock / 2**shift)
     return figures
 
 
@@ -358,7 +397,7 @@ def test_boards_give_the_same_bits(name: str, exported, tmp_path: Path) -> None:
         program = flash(name, made.folder, tmp_path / case, 64 * 1024)
         got = emulate(name, program, made.folder)
         assert {key: got[key] for key in made.figures} == made.figures
-        assert got["stack"] <= c99.STACK_BYTES
+        assert got["stack"] <= stated(made.folder, "TT_STACK_BYTES")
         size = run(["arm-none-eabi-size", str(program)], tmp_path).split()[-6:]
         print(
             f"{name} {case}: arena {made.plan.arena_bytes:,}, stack {got['stack']:,}, flash "
@@ -435,25 +474,88 @@ def test_what_does_not_fit_the_flash(tmp_path: Path) -> None:
     trainer_of("momentum").export("c99", str(tmp_path), flash="32K")
 
 
-def test_it_is_an_arduino_library(exported, tmp_path: Path) -> None:
-    """Its parts are there, and the sketch compiles and links as C++ with a stand-in for Arduino."""
-    folder = exported("slices").folder
-    properties = dict(
-        line.split("=", 1) for line in (folder / "library.properties").read_text().splitlines()
-    )
-    assert {"name", "version", "author", "sentence", "architectures"} <= set(properties)
+def sketch_of(folder: Path) -> Path:
     (sketch,) = folder.glob("examples/*/*.ino")
     assert sketch.stem == sketch.parent.name
-    flags = ["-x", "c++", "-std=gnu++17", "-Wall", "-Wextra", "-Werror", "-DARDUINO=10819"]
-    around = ["-include", str(PROGRAMS / "Arduino.h"), f"-I{folder}"]
-    run([need("g++"), *flags, *around, "-c", str(sketch), "-o", "sketch.o"], tmp_path)
-    c_files = [*sources(folder), str(folder / "main.c")]
-    run(
-        [need("gcc"), "-std=gnu11", "-O1", "-DARDUINO=10819", f"-I{folder}", "-c", *c_files],
-        tmp_path,
+    return sketch
+
+
+def arduino(folder: Path, into: Path, cross: str = "", cpu: str = "", board=(), link=()) -> Path:
+    """The sketch with what `src/` holds, compiled as Arduino does it: its flags, not ours. `board`:
+    more C files."""
+    flags = ["-Os", "-Wall", "-Wextra", "-Werror", "-DARDUINO=10819", f"-I{folder / 'src'}"]
+    flags += [f"-I{PROGRAMS}", *cpu.split()]
+    plus = ["-x", "c++", "-std=gnu++11", "-fno-exceptions", "-fno-rtti", "-include", "Arduino.h"]
+    own = [str(sketch_of(folder)), str(PROGRAMS / "arduino.cpp")]
+    run([need(f"{cross}g++"), *flags, *plus, "-c", *own], into)
+    run([need(f"{cross}gcc"), "-std=gnu11", *flags, "-c", *sources(folder), *board], into)
+    objects = [p.name for p in into.glob("*.o")]
+    run([f"{cross}gcc", *cpu.split(), *objects, "-o", "sketch.elf", *link], into)
+    return into / "sketch.elf"
+
+
+def learned(printed: str) -> None:
+    """Every wave that was taught gave a loss, and nearly all that were asked are recognised."""
+    got = figures_of(printed)
+    assert got["losses"] == 240
+    assert got["errors"] == 0
+    assert got["right"] >= 36
+
+
+@pytest.fixture(scope="session")
+def sensor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export that learns waves of 64 readings, one by one."""
+    net = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
+    settings = {"loss": "cross_entropy", "batch": 1, "input_shape": (64,), "backend": "numpy"}
+    with nn.seeded(1):
+        trainer = tt.Trainer(net, optimizer=optim.SGD(0.02, 0.5), **settings)
+    folder = tmp_path_factory.mktemp("sensor")
+    trainer.export("c99", str(folder))
+    return folder
+
+
+def test_it_is_an_arduino_library(sensor: Path, tmp_path: Path) -> None:
+    """Its parts are where they belong, and the sketch learns, on a host that stands in."""
+    lines = (sensor / "library.properties").read_text().splitlines()
+    properties = dict(line.split("=", 1) for line in lines)
+    named = ("name", "version", "author", "maintainer", "sentence", "paragraph", "category", "url")
+    assert {*named, "architectures"} <= set(properties)
+    assert re.fullmatch(r"[A-Za-z0-9][\w .-]{0,62}", properties["name"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", properties["version"])
+    assert not [p for p in sensor.glob("*.c") if p.name != "main.c"]
+    for name in properties["includes"].split(","):
+        assert (sensor / "src" / name).is_file()
+    learned(run([str(arduino(sensor, tmp_path))], tmp_path))
+
+
+def test_an_arduino_board_learns_from_its_sensor(sensor: Path, tmp_path: Path) -> None:
+    """Compiled with arm-none-eabi-g++ without the flag that keeps products and sums apart, for a
+    Cortex-M4F, which could fuse them: `tt_init` checks."""
+    board_tools()
+    cpu = f"-mthumb {BOARDS['M4F'].cpu} -ffunction-sections -fdata-sections -DSEMIHOSTED"
+    link = linking("M4F", 64 * 1024, stated(sensor, "TT_STACK_BYTES") + 256)
+    program = arduino(sensor, tmp_path, "arm-none-eabi-", cpu, [str(PROGRAMS / "board.c")], link)
+    learned(run(qemu("M4F", program), tmp_path))
+
+
+def test_it_is_a_component_of_esp_idf(sensor: Path, tmp_path: Path) -> None:
+    """CMake, with stand-ins for two of ESP-IDF's commands, builds it; no ESP32 compiler is here."""
+    cmake = need("cmake")
+    (tmp_path / "CMakeLists.txt").write_text(
+        f"""cmake_minimum_required(VERSION 3.16)
+project(stand_in C)
+function(idf_component_register)
+  cmake_parse_arguments(ARG "" "" "SRC_DIRS;INCLUDE_DIRS" ${{ARGN}})
+  set(COMPONENT_LIB component PARENT_SCOPE)
+  file(GLOB found ${{CMAKE_CURRENT_SOURCE_DIR}}/${{ARG_SRC_DIRS}}/*.c)
+  add_library(component ${{found}})
+  target_include_directories(component PUBLIC ${{ARG_INCLUDE_DIRS}})
+endfunction()
+add_subdirectory({sensor} component)
+"""
     )
-    objects = [p.name for p in tmp_path.glob("*.o")]
-    run(["g++", *objects, "-o", "sketch.elf"], tmp_path)
+    run([cmake, "-S", ".", "-B", "built"], tmp_path)
+    run([cmake, "--build", "built", "--target", "component"], tmp_path)
 
 
 def test_frozen_parameters_stay_in_flash(exported, tmp_path: Path) -> None:
@@ -467,8 +569,7 @@ def test_frozen_parameters_stay_in_flash(exported, tmp_path: Path) -> None:
     trainer = tt.Trainer(net, batch=4, backend="c", seed=7, **MOMENTUM)
     trainer.export("c99", str(tmp_path))
     nbytes = sum(p.spec.nbytes for _, p in parameters[:2])
-    header = (tmp_path / "model.h").read_text()
-    arena = int(re.search(r"TT_ARENA_BYTES (\d+)", header)[1])
+    arena = stated(tmp_path, "TT_ARENA_BYTES")
     assert 0 <= trainer.plan.arena_bytes - nbytes - arena < 16 * 3
     fed = steps(20)
     write_feed(tmp_path / "feed.bin", trainer, fed)

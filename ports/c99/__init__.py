@@ -16,16 +16,21 @@ from tinytrain.kernels import geometry
 from tinytrain.ports import table
 from tinytrain.steps import TRANSFERS
 
-# Of any verb, at most: a painted stack showed 620 to 780 bytes on Cortex-M0 to M55, gcc 12 at -O2,
-# with the test program's own (tests/test_port_c99.py). `make stack` shows other builds'.
-STACK_BYTES = 1024
+# Of any verb but for the addresses of a step's operands: `make stack` with gcc 12 at -O0 to -O3
+# finds at most 808 on Cortex-M and ARMv6, and 1,272 where pointers have 64 bits. The rest is for
+# the C library's routines; a painted stack (tests/test_port_c99.py) has them in it.
+STACK_BYTES, STACK_BYTES_64 = 960, 1408
 HERE = os.path.dirname(os.path.abspath(__file__))
-OWN = ("tt.h", "tt.c", "tt_slots.h", "tt_slots.c", "main.c", "Makefile", "CMakeLists.txt")
+OWN = ("main.c", "stack.awk", "Makefile", "CMakeLists.txt")
+LOOP = ("tt.h", "tt.c", "tt_slots.h", "tt_slots.c")
 FILLED = {  # with the figures of the export
     "README.in": "README.md",
     "library.in": "library.properties",
     "sketch.in": os.path.join("examples", "LearnFromSensor", "LearnFromSensor.ino"),
 }
+FORWARD = """/* Where Arduino looks for it. */
+#include "../model.h"
+"""
 
 
 def kernel_sources() -> str:
@@ -34,18 +39,22 @@ def kernel_sources() -> str:
 
 
 def export(trainer: Any, folder: str | os.PathLike[str]) -> None:
-    """Write model.h, model.c, kernels, step loop, Makefile and README into `folder`, which is made;
-    it is an Arduino library and an ESP-IDF component as well.
+    """Write model.h, `src/` with model.c, step loop and kernels, Makefile and README into `folder`,
+    which is made; it is an Arduino library and an ESP-IDF component as well.
     InputError if the plan has what the port lacks, or the folder cannot be written."""
     words = table.encode(trainer, "c99")
     folder = os.fspath(folder)
     try:
+        source = os.path.join(folder, "src")
         for name in OWN:
             _copy(os.path.join(HERE, name), folder)
-        write_sources(folder, sorted(os.listdir(kernel_sources())))
+        for name in LOOP:
+            _copy(os.path.join(HERE, name), source)
+        write_sources(source, sorted(os.listdir(kernel_sources())))
         figures = _figures(trainer, words)
         write(folder, "model.h", _header(figures))
-        write(folder, "model.c", _source(words))
+        write(source, "model.h", FORWARD)
+        write(source, "model.c", _source(words))
         for name, target in FILLED.items():
             with open(os.path.join(HERE, name), encoding="utf-8") as file:
                 write(folder, target, file.read().format(**figures))
@@ -79,14 +88,16 @@ def _figures(trainer: Any, words: list[int]) -> dict[str, Any]:
     outputs = trainer._for("predict", 1).frozen.tape
     limits = [n for n in trainer._train.label_limits if n]
     found = list(table.steps_of(words))
+    most = max(len(operands) for _, operands, _ in found)
     return {
         "version": tinytrain.__version__,
         "arena": words[4],
         "persistent": words[5],
         "flash": 4 * len(words),
-        "stack": STACK_BYTES,
         "store": max((sum(w) for name, _, w in found if name in TRANSFERS), default=0),
-        "operands": max(len(operands) for _, operands, _ in found),
+        "operands": most,
+        "stack": STACK_BYTES + 4 * most,
+        "stack64": STACK_BYTES_64 + 8 * most,
         "slice": plan.microbatch,
         "slices": plan.batch // plan.microbatch,
         "x": sum(plan.program.specs[v].nbytes for v in frozen.inputs),
@@ -104,13 +115,12 @@ def _header(figures: dict[str, Any]) -> str:
    unless it is said otherwise. */
 #ifndef MODEL_H
 #define MODEL_H
-#include "tt.h"
+#include "src/tt.h"
 
 #define TT_ARENA_BYTES {arena} /* all that a step touches, x and y included */
 #define TT_PERSISTENT_BYTES {persistent} /* of these: parameters, optimizer state */
 #define TT_FLASH_BYTES {flash} /* tables, initial and frozen parameters; code comes on top */
 #define TT_STORE_BYTES {store} /* of a block device, for what is spilled; 0: it needs none */
-#define TT_STACK_BYTES {stack} /* at most, of any verb; measured, see the README */
 #define TT_SLICE {slice} /* samples of a call of tt_train */
 #define TT_SLICES {slices} /* calls of tt_train that make an update */
 #define TT_X_BYTES {x} /* of a slice's inputs */
@@ -118,6 +128,11 @@ def _header(figures: dict[str, Any]) -> str:
 #define TT_OUT_BYTES {out} /* of tt_infer's output, for one sample */
 #define TT_CLASSES {classes} /* labels lie below; 0: they are no class numbers */
 #define TT_OPERANDS {operands} /* of a step, at most */
+#if UINTPTR_MAX > 0xffffffffu
+#define TT_STACK_BYTES {stack64}
+#else
+#define TT_STACK_BYTES {stack} /* at most, of any verb but for your callbacks; see make stack */
+#endif
 
 #ifdef __cplusplus
 extern "C" {{

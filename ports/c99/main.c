@@ -3,7 +3,6 @@
      run                     made-up samples
      run DATA [EPOCHS]       records of one sample each: its x, then its y, as the network wants
                              them (float32 and int32, little-endian) */
-#if !defined ARDUINO && !defined ESP_PLATFORM /* there, the program is somebody else's */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +69,3 @@ int main(int argc, char **argv) {
     if (file) fclose(file);
     return 0;
 }
-#else
-typedef int tt_no_main; /* a file may not be empty */
-#endif

@@ -245,6 +245,32 @@ int tt_infer(tt_model *m, const void *x, void *out) {
     return status;
 }
 
+/* Bytes of a program's inputs, labels or outputs (group 0, 1 or 2), all arrays together. */
+static size_t bytes_of(const tt_model *m, const uint32_t *row, uint32_t group) {
+    const uint32_t *port = m->net->words + row[PORTS];
+    size_t bytes = 0;
+    uint32_t k;
+    for (k = 0; k < group; k++) port += ROW * row[INPUTS + k];
+    for (k = 0; k < row[INPUTS + group]; k++, port += ROW)
+        bytes += port[1] * (port[2] == 3u ? (size_t)1 : 4);
+    return bytes;
+}
+
+int tt_train_sized(tt_model *m, const void *x, size_t x_bytes, const void *y, size_t y_bytes,
+                   float *loss) {
+    const uint32_t *row = program(m, 0u);
+    if (!row) return TT_E_TABLE;
+    if (bytes_of(m, row, 0u) != x_bytes || bytes_of(m, row, 1u) != y_bytes) return TT_E_LENGTH;
+    return tt_train(m, x, y, loss);
+}
+
+int tt_infer_sized(tt_model *m, const void *x, size_t x_bytes, void *out, size_t out_bytes) {
+    const uint32_t *row = program(m, 2u);
+    if (!row) return TT_E_TABLE;
+    if (bytes_of(m, row, 0u) != x_bytes || bytes_of(m, row, 2u) != out_bytes) return TT_E_LENGTH;
+    return tt_infer(m, x, out);
+}
+
 /* ------------------------------------------------------------------ saving */
 
 uint32_t tt_saved_bytes(const tt_model *m) { return 4u * SAVED + m->net->words[PERSISTENT] + 4u; }

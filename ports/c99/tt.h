@@ -61,6 +61,7 @@ typedef enum {
     TT_E_IO,       /* the callback said so; after a failed tt_restore, call tt_init */
     TT_E_ARENA,    /* no arena, or one that is not aligned for float */
     TT_E_STORE,    /* the block device failed, or there is none; nothing that lasts was changed */
+    TT_E_LENGTH,   /* an array of another length than the network wants */
     TT_E_HALF,     /* it failed to give back what it took, behind the first update: the step is half
                       done; call tt_restore or tt_init. guard="step" plans never get there */
     TT_E_SLOTS     /* the region holds fewer than two slots; see tt_slots.h */
@@ -76,6 +77,12 @@ int tt_train(tt_model *m, const void *x, const void *y, float *loss);
 
 /* The network's outputs for one sample, in the same arena. */
 int tt_infer(tt_model *m, const void *x, void *out);
+
+/* The same, told how long the arrays are: unless that is TT_X_BYTES (of one sample in tt_infer_sized),
+   TT_Y_BYTES and TT_OUT_BYTES, TT_E_LENGTH, and nothing is read or written. */
+int tt_train_sized(tt_model *m, const void *x, size_t x_bytes, const void *y, size_t y_bytes,
+                   float *loss);
+int tt_infer_sized(tt_model *m, const void *x, size_t x_bytes, void *out, size_t out_bytes);
 
 /* Everything that going on bit for bit needs, with a CRC-32. `write` takes bytes in order and gives
    0, or anything else to stop. */

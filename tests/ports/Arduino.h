@@ -1,25 +1,22 @@
-/* As much of Arduino's header as the exported sketch asks for, to compile it on a host. */
+/* As much of Arduino's header as the exported sketch asks for; arduino.cpp stands in for a board. */
 #ifndef ARDUINO_H
 #define ARDUINO_H
 #include <stdint.h>
 
-enum { A0, INPUT_PULLUP, LOW };
+enum { A0, INPUT_PULLUP, LOW = 0, HIGH = 1 };
 
 struct Line {
     void begin(long) {}
-    void println(float) {}
-    int available() { return 0; }
-    int read() { return '0'; }
+    void println(float value);
+    void println(int value);
+    int available();
+    int read();
 };
-static Line Serial;
-inline void pinMode(int, int) {}
-inline int digitalRead(int) { return LOW; }
-inline int analogRead(int) { return 512; }
-inline void delay(int) {}
+extern Line Serial;
+void pinMode(int pin, int mode);
+int digitalRead(int pin);
+int analogRead(int pin);
+void delay(int milliseconds);
 void setup();
 void loop();
-int main() {
-    setup();
-    loop();
-}
 #endif

@@ -57,6 +57,11 @@ static int refusals(tt_model *m) {
     EXPECT(tt_train(m, x, y, &loss) == TT_E_INPUT);
     EXPECT(loss < 0.0f && m->step == 0u && m->slice == 0u);
     fill(1u);
+    EXPECT(tt_train_sized(m, x, TT_X_BYTES - 4, y, TT_Y_BYTES, &loss) == TT_E_LENGTH);
+    EXPECT(tt_train_sized(m, x, TT_X_BYTES, y, TT_Y_BYTES + 4, &loss) == TT_E_LENGTH);
+    EXPECT(tt_infer_sized(m, x, TT_X_BYTES / TT_SLICE + 4, x, TT_OUT_BYTES) == TT_E_LENGTH);
+    EXPECT(tt_infer_sized(m, x, TT_X_BYTES / TT_SLICE, x, TT_OUT_BYTES - 4) == TT_E_LENGTH);
+    EXPECT(loss < 0.0f && m->step == 0u && m->slice == 0u);
     weight = (unsigned char *)m->arena + m->net->words[m->net->words[14] + 1];
     memcpy(&held, weight, 4);
     memcpy(weight, &nan, 4);
@@ -87,7 +92,8 @@ static int saving(tt_model *m) {
     EXPECT(tt_restore(&n, get, 0) == TT_OK);
     for (k = 0; k < 5; k++) { /* two models side by side go the same way */
         fill((unsigned)k);
-        EXPECT(tt_train(m, x, y, &one) == TT_OK && tt_train(&n, x, y, &two) == TT_OK);
+        EXPECT(tt_train(m, x, y, &one) == TT_OK);
+        EXPECT(tt_train_sized(&n, x, TT_X_BYTES, y, TT_Y_BYTES, &two) == TT_OK);
         EXPECT(!memcmp(&one, &two, 4) && m->step == n.step);
     }
     EXPECT(!memcmp(m->arena, n.arena, TT_PERSISTENT_BYTES));
@@ -128,7 +134,8 @@ int main(void) {
         EXPECT(tt_train(&m, x, y, &loss) == TT_OK && loss > 0.0f);
     }
     EXPECT(m.step == 3u);
-    EXPECT(tt_infer(&m, x, out) == TT_OK && tt_infer(&m, x, again) == TT_OK);
+    EXPECT(tt_infer(&m, x, out) == TT_OK);
+    EXPECT(tt_infer_sized(&m, x, TT_X_BYTES / TT_SLICE, again, sizeof again) == TT_OK);
     EXPECT(!memcmp(out, again, sizeof out));
     if ((line = saving(&m)) != 0) return line;
     return networks();

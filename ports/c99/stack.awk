@@ -1,0 +1,38 @@
+# The deepest chain of calls below each verb, in bytes of stack, from what gcc says with
+# -fcallgraph-info=su. Not in it: the C library's routines, and what your callbacks take.
+BEGIN { FS = "\"" }
+/^node:/ && match($4, /[0-9]+ bytes/) {
+    bytes = substr($4, RSTART, RLENGTH) + 0
+    if (bytes > own[$2]) own[$2] = bytes
+    if ($4 ~ /\(dynamic\)/) unbounded = unbounded " " $2
+    if ($2 ~ /^tt_kernel_/) kernels[$2]
+}
+/^edge:/ && !($2 ~ /^tt_(save|restore)$/ && $4 == "__indirect_call") {
+    calls[$2] = calls[$2] SUBSEP $4
+}
+
+function deepest(f, called, n, k, bytes, most) {
+    if (f in deep) return deep[f]
+    deep[f] = most = 0
+    if (f == "__indirect_call") {
+        for (k in kernels) if ((bytes = deepest(k)) > most) { most = bytes; way[f] = way[k] }
+    } else {
+        n = split(calls[f], called, SUBSEP)
+        for (k = 2; k <= n; k++)
+            if ((bytes = deepest(called[k])) > most) { most = bytes; way[f] = way[called[k]] }
+        most += own[f]
+        way[f] = " " f way[f]
+    }
+    return deep[f] = most
+}
+
+END {
+    n = split("tt_init tt_train tt_infer tt_save tt_restore", verbs, " ")
+    for (k = 1; k <= n; k++) {
+        bytes = deepest(verbs[k])
+        if (bytes > all) all = bytes
+        printf "%5d %s\n", bytes, substr(way[verbs[k]], 2)
+    }
+    if (unbounded) { print "not bounded:" unbounded; exit 1 }
+    printf "%5d bytes of stack at most\n", all
+}
