@@ -439,8 +439,8 @@ def build(folder: Path) -> Path:
     t = Trainer(net, batch=2, microbatch=1, optimizer=optim.SGD(0.1, 0.9), backend="numpy")
     c99.export(t, folder)
     sanitize = ["-O1", "-fsanitize=undefined", "-fno-sanitize-recover"]
-    gcc = ["gcc", "-std=c99", "-ffp-contract=off", *sanitize, f"-I{folder}"]
-    files = [p.name for p in folder.glob("*.c") if p.name != "main.c"]
+    gcc = ["gcc", "-std=c99", "-ffp-contract=off", *sanitize, f"-I{folder / 'src'}"]
+    files = [str(p) for p in folder.glob("src/*.c")]
     subprocess.run([*gcc, "-c", *files], cwd=folder, check=True)
     objects = [p.name for p in folder.glob("*.o")]
     for name in ("c99_slots", "c99_resume"):
