@@ -382,7 +382,9 @@ def test_the_flag_rises_before_anything_persistent_changes():
     net = models.build("resnet8", input_shape=(8, 8, 3))
     t = tt.Trainer(net, batch=4, policy="bitmap", density=0.02, backend="numpy")
     before = {k: v.tobytes() for k, v in t.state().items()}
-    bound = t._ready("train", 4, tuple((a,) for a in batch_of(net, 4)), {"lr": 0.1})
+    bound = t._for("train", 4)
+    bound.fill(*((a,) for a in batch_of(net, 4)))
+    bound.hyper["lr"][...] = 0.1
     with pytest.raises(CapacityError):
         bound.run()
     assert {k: v.tobytes() for k, v in t.state().items()} == before

@@ -47,6 +47,28 @@ class Bound:
         self.label_limits = [limits.get(v) for v in frozen.labels]
         self.written = [*self.inputs, *self.labels, *(v for v, _ in self.constants)]
 
+    def check(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> None:
+        """InputError unless these inputs and labels fit the step; there may be more samples."""
+        for what, given, views, limits in (
+            ("x", xs, self.inputs, self.input_limits),
+            ("y", ys, self.labels, self.label_limits),
+        ):
+            if len(given) != len(views):
+                raise InputError(
+                    f"{what}: {len(given)} arrays given, the network wants {len(views)}"
+                )
+            for a, view, limit in zip(given, views, limits, strict=True):
+                check(what, a, view, limit)
+
+    def fill(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> None:
+        """Copy inputs and labels that were checked into the arena, and its constants."""
+        for a, view in zip(xs, self.inputs, strict=True):
+            fill("x", a, view)
+        for a, view in zip(ys, self.labels, strict=True):
+            fill("y", a, view)
+        for view, array in self.constants:
+            view[...] = array
+
     def run(self, first: bool = True, last: bool = True) -> None:
         """One slice, with what comes once in the first and behind the last."""
         self.executor.run(first, last)
@@ -86,11 +108,11 @@ def index_limits(frozen: Frozen) -> dict[int, int]:
     return limits
 
 
-def load(what: str, array: Any, view: np.ndarray, limit: int | None) -> None:
-    """Copy an array into the arena; InputError unless shape, dtype and range fit."""
-    a = np.asarray(array)
-    if a.shape != view.shape:
-        raise InputError(f"{what}: got shape {a.shape}, the network wants {view.shape}")
+def check(what: str, a: np.ndarray, view: np.ndarray, limit: int | None) -> None:
+    """InputError unless samples of a's shape, dtype and range fit `view`, which may hold fewer."""
+    if a.shape[1:] != view.shape[1:] or a.ndim != view.ndim:
+        wants = (*a.shape[:1], *view.shape[1:])
+        raise InputError(f"{what}: got shape {a.shape}, the network wants {wants}")
     if a.dtype.kind not in "fiub":
         raise InputError(f"{what}: dtype {a.dtype} is not a number; convert it first")
     if view.dtype.kind in "iu":
@@ -98,12 +120,25 @@ def load(what: str, array: Any, view: np.ndarray, limit: int | None) -> None:
             raise InputError(f"{what}: wants integers (class numbers), got {a.dtype}")
         if limit is not None:
             check_range(what, a, limit)
+
+
+def fill(what: str, a: np.ndarray, view: np.ndarray) -> None:
+    """Copy an array that was checked into the arena; bytes of an image become shares of 255."""
+    if a.dtype == view.dtype or view.dtype.kind in "iu":
         view[...] = a
     elif a.dtype == np.uint8 and what == "x":
         np.divide(a, np.float32(255), out=view)
     else:
         with np.errstate(over="ignore"):  # what overflows is infinite, which the guard finds
             view[...] = a
+
+
+def is_finite(a: np.ndarray) -> bool:
+    """Whether every element is a finite float32; it copies nothing."""
+    if a.dtype.kind != "f" or not a.size:
+        return True
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.float32(a.min())) and np.isfinite(np.float32(a.max())))
 
 
 def densities(frozen: Frozen, xs: Sequence[np.ndarray], backend: str) -> dict[int, float]:
@@ -117,7 +152,8 @@ def densities(frozen: Frozen, xs: Sequence[np.ndarray], backend: str) -> dict[in
             values[v] = np.zeros(program.specs[v].shape, program.specs[v].dtype)
     limits = index_limits(frozen)
     for v, a in zip(frozen.inputs, xs, strict=True):
-        load("x", a, values[v], limits.get(v))
+        check("x", a, values[v], limits.get(v))
+        fill("x", a, values[v])
     run_fresh(program, values, backend)
     made = [n.outs[0] for n in frozen.tape.nodes if not OPS[n.op].view]
     return {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinytrain import budget, checkpoint, data, losses
-from tinytrain.bound import Bound, densities, load
+from tinytrain.bound import Bound, densities, is_finite
 from tinytrain.errors import CapacityError, InputError, NotFiniteError, SpillError
 from tinytrain.freeze import (
     Frozen,
@@ -104,6 +104,7 @@ class Trainer:
             "density": density,
             "spill": os.fspath(spill) if isinstance(spill, os.PathLike) else spill,
         }
+        self._reconstructs = compares_with_input(net, label_spec)
         self._record = Recorder(net, self.samples, self.loss, label_spec)
         self._added = 0  # slices of the present step that ran
         self.overflows = 0  # slices run again, for they had more non-zeros than was planned
@@ -126,6 +127,7 @@ class Trainer:
             self._spill = SpillFile(self.settings["spill"])
         self.arena = new_arena(self.plan.arena_bytes)
         self._bound: dict[tuple[str, int], Bound] = {}
+        self._cuts: dict[int, list[tuple[int, int, Bound]]] = {}
         self._infer_batch = self.plan.microbatch
         self._train = self._bind(record(self.plan.microbatch), self.plan)
         self._bound["train", self.plan.microbatch] = self._train
@@ -224,7 +226,7 @@ class Trainer:
     def _pair(self, x: Any, y: Any) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
         """Inputs and labels as arrays. A network that gives back its input has no labels."""
         xs, ys = _arrays("x", x), _arrays("y", y)
-        if ys and compares_with_input(self.net, self.label_spec):
+        if ys and self._reconstructs:
             same = len(ys) == 1 and ys[0].shape == xs[0].shape
             if not same or not (ys[0] is xs[0] or np.array_equal(ys[0], xs[0], equal_nan=True)):
                 raise InputError(
@@ -246,14 +248,13 @@ class Trainer:
         xs, ys = self._pair(x, y)
         n = _count(xs, self.batch)
         _check_lengths(xs, ys, n)
-        first = self._for("train", min(n, self.plan.microbatch))
-        self._bind_all(n)
+        cut = self._cut(n)
         self._added = 0
         try:
             if self._spill is not None:
                 self._spill.changed = False
                 self._spill.make_room()
-            loss = first.measured(lambda: self._step(xs, ys, n))
+            loss = cut[0][2].measured(lambda: self._step(xs, ys, cut))
         except NotFiniteError as error:
             recover(self, error, self._added)
             raise
@@ -265,71 +266,76 @@ class Trainer:
         self.optimizer.after_update(self.steps, self.plan.program, self.state)
         return loss
 
-    def _step(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], n: int) -> float:
+    def _cut(self, n: int) -> list[tuple[int, int, Bound]]:
+        """The slices of a batch of `n` samples, where each begins and ends and its plan. Every
+        plan that they may want is made before any of them has run."""
+        if n not in self._cuts:
+            size = self.plan.microbatch
+            ends = [min(begin + size, n) for begin in range(0, n, size)]
+            pairs = zip((0, *ends), ends, strict=False)
+            self._cuts[n] = [(begin, end, self._for("train", end - begin)) for begin, end in pairs]
+            if self.plan.guaranteed:
+                for begin, end, _ in self._cuts[n]:
+                    self._for("guaranteed", end - begin)
+        return self._cuts[n]
+
+    def _step(
+        self,
+        xs: Sequence[np.ndarray],
+        ys: Sequence[np.ndarray],
+        cut: list[tuple[int, int, Bound]],
+    ) -> float:
         """Forward and backward slice by slice, then the update; the mean loss."""
+        self._check_batch(cut, xs, ys)
         numbers = self.optimizer.numbers(self.steps)
-        total, size = 0.0, self.plan.microbatch
-        if n > size:
-            self._check_slices(xs, ys, n)
-        for begin in range(0, n, size):
-            end = min(begin + size, n)
-            part = tuple(a[begin:end] for a in xs), tuple(a[begin:end] for a in ys)
-            share = self._weight(part[1], end - begin) / (self._weight(ys, n) or 1.0)
+        n = cut[-1][1]
+        whole, total = self._weight(ys, n) or 1.0, 0.0
+        for begin, end, bound in cut:
+            part = xs, ys
+            if len(cut) > 1:
+                part = tuple(a[begin:end] for a in xs), tuple(a[begin:end] for a in ys)
+            share = self._weight(part[1], end - begin) / whole
             hyper = {**numbers, "share": share, "key": self._key(begin)}
             try:
-                bound = self._ready("train", end - begin, part, hyper)
-                bound.run(first=begin == 0, last=end == n)
+                self._run_slice(bound, part, hyper, begin == 0, end == n)
             except CapacityError:
                 self.overflows += 1
-                bound = self._ready("guaranteed", end - begin, part, hyper)
-                bound.run(first=begin == 0, last=end == n)
+                bound = self._for("guaranteed", end - begin)
+                self._run_slice(bound, part, hyper, begin == 0, end == n)
             self._added += 1
             total += share * float(bound.loss[()])
         return total
 
-    def _bind_all(self, n: int) -> None:
-        """Every plan that a batch of `n` samples may want, before any of them has run."""
-        size = self.plan.microbatch
-        for k in {min(n, size), n % size} - {0}:
-            for what in ("train", "guaranteed") if self.plan.guaranteed else ("train",):
-                self._for(what, k)
+    def _check_batch(
+        self,
+        cut: list[tuple[int, int, Bound]],
+        xs: Sequence[np.ndarray],
+        ys: Sequence[np.ndarray],
+    ) -> None:
+        """Find what is wrong with any slice before the first has run; one finds it by itself."""
+        bound = cut[0][2]
+        bound.check(xs, ys)
+        if len(cut) > 1 and self.settings["guard"]:
+            for what, given, views in (
+                ("the input", xs, bound.inputs),
+                ("a label", ys, bound.labels),
+            ):
+                for a, view in zip(given, views, strict=True):
+                    if view.dtype.kind == "f" and not is_finite(a):
+                        raise not_finite(what)
 
-    def _check_slices(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], n: int) -> None:
-        """Load every slice once, to find what is wrong with one before the first has run."""
-        size = self.plan.microbatch
-        for begin in range(0, n, size):
-            end = min(begin + size, n)
-            bound = self._for("train", end - begin)
-            self._load(bound, tuple(a[begin:end] for a in xs), tuple(a[begin:end] for a in ys))
-            for what, views in (("the input", bound.inputs), ("a label", bound.labels)):
-                if self.settings["guard"] and not all(np.isfinite(v).all() for v in views):
-                    raise not_finite(what)
-
-    def _ready(self, what: str, n: int, part: tuple, hyper: dict[str, Any]) -> Bound:
-        """The bound plan with a slice's inputs and labels and the numbers of this step."""
-        bound = self._for(what, n)
-        self._load(bound, *part)
+    def _run_slice(
+        self, bound: Bound, part: tuple, hyper: dict[str, Any], first: bool, last: bool
+    ) -> None:
+        """One slice of a batch that was checked, with the numbers of this step."""
+        bound.fill(*part)
         for name, view in bound.hyper.items():
             view[...] = hyper[name]
-        return bound
+        bound.run(first, last)
 
     def _key(self, first: int) -> tuple[int, int, int]:
         """Of dropout's generator: seed, step, and where in the batch the slice begins."""
         return (self.seed ^ SEED_MIX) & 0xFFFFFFFF, self.steps & 0xFFFFFFFF, first
-
-    def _load(self, bound: Bound, xs: Sequence[Any], ys: Sequence[Any]) -> None:
-        for what, given, views, limits in (
-            ("x", xs, bound.inputs, bound.input_limits),
-            ("y", ys, bound.labels, bound.label_limits),
-        ):
-            if len(given) != len(views):
-                raise InputError(
-                    f"{what}: {len(given)} arrays given, the network wants {len(views)}"
-                )
-            for a, view, limit in zip(given, views, limits, strict=True):
-                load(what, a, view, limit)
-        for view, array in bound.constants:
-            view[...] = array
 
     def fit(
         self,
@@ -389,7 +395,9 @@ class Trainer:
         n = self._check_inputs(xs)
         outputs = []
         for bound, begin, end in self._slices("predict", n):
-            self._load(bound, tuple(a[begin:end] for a in xs), ())
+            part = tuple(a[begin:end] for a in xs)
+            bound.check(part, ())
+            bound.fill(part, ())
             bound.measured(bound.run)
             outputs.append(bound.outputs[0].copy())
         return np.concatenate(outputs)
@@ -402,7 +410,9 @@ class Trainer:
         total = seen = hits = places = 0.0
         for bound, begin, end in self._slices("evaluate", n):
             part = tuple(a[begin:end] for a in ys)
-            self._load(bound, tuple(a[begin:end] for a in xs), part)
+            given = tuple(a[begin:end] for a in xs), part
+            bound.check(*given)
+            bound.fill(*given)
             bound.measured(bound.run)
             weight = self._weight(part, end - begin)
             total, seen = total + float(bound.loss[()]) * weight, seen + weight
