@@ -112,15 +112,12 @@ def _measure(name: str, computes: str, batch: int, steps: int, before: int) -> d
 def _slow_down(executor: Executor) -> None:
     """Let every step that computes take a board's time."""
     program = executor.plan.program
-    for section in {id(s): s for s in (*executor._first, *executor._body)}.values():
-        section.calls.clear()
-        for k in range(section.begin, section.end):
-            s = program.steps[k]
-            section.calls.extend(executor._calls[k])
-            if s.op not in TRANSFERS:
-                work = program.macs_of(s.op, s.ins, s.outs, s.attrs)
-                size = max((program.specs[v].size for v in s.outs if v is not None), default=0)
-                section.calls.append((time.sleep, ((work or size) / spill.MACS,)))
+    for k in range(*executor.body):
+        s = program.steps[k]
+        if s.op not in TRANSFERS:
+            work = program.macs_of(s.op, s.ins, s.outs, s.attrs)
+            size = max((program.specs[v].size for v in s.outs if v is not None), default=0)
+            executor._calls[k].append((time.sleep, ((work or size) / spill.MACS,)))
 
 
 def _cells(r: dict[str, Any]) -> tuple[Any, ...]:

@@ -142,7 +142,7 @@ def library() -> ctypes.CDLL:
         if found.tt_selfcheck() != 0:
             raise ImportError(f"{path}: this machine's floats are not as they are promised to be")
         found.tt_walk.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
-        found.tt_walk.restype = None
+        found.tt_walk.restype = ctypes.c_int
         _loaded.append(found)
     return _loaded[0]
 
@@ -185,15 +185,16 @@ Bound = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 def joined(calls: Iterable[Bound]) -> list[Bound]:
-    """The same calls with each run of C calls as one walk."""
+    """The same calls with each run of C calls as one walk. A call of a function that has `arrays`,
+    flags of four bytes that must read 0, is looked at in C; only where one does not is it made."""
     done: list[Bound] = []
     run: list[Bound] = []
     for call in [*calls, None]:
-        if call is not None and len(call[1]) == 2 and isinstance(call[1][0], ctypes.Array):
+        if call is not None and (_is_c(call) or hasattr(call[0], "arrays")):
             run.append(call)
             continue
         if len(run) > 1:
-            done.append(_walk(run))
+            done.append((_Walk(run), ()))
         else:
             done += run
         run = []
@@ -202,19 +203,32 @@ def joined(calls: Iterable[Bound]) -> list[Bound]:
     return done
 
 
-def _walk(run: list[Bound]) -> Bound:
-    table = (Call * len(run))(
-        *(
-            Call(
-                ctypes.cast(cast(Any, function), ctypes.c_void_p).value,
-                ctypes.addressof(pointers),
-                ctypes.addressof(words),
-            )
-            for function, (pointers, words) in run
-        )
-    )
-    table.keep = run  # type: ignore[attr-defined]
-    return library().tt_walk, (table, len(run))
+def _is_c(call: Bound) -> bool:
+    return len(call[1]) == 2 and isinstance(call[1][0], ctypes.Array)
+
+
+class _Walk:
+    """A run of calls as one call of `tt_walk`."""
+
+    def __init__(self, run: list[Bound]):
+        rows = [row for call in run for row in _rows(call)]
+        self.walk, self.kept = library().tt_walk, run
+        self.table, self.count = (Call * len(rows))(*rows), len(rows)
+        self.stops = [function for function, _ in run if hasattr(function, "arrays")]
+
+    def __call__(self) -> None:
+        if self.walk(self.table, self.count):
+            for stop in self.stops:
+                stop()
+
+
+def _rows(call: Bound) -> list[Call]:
+    """A call's rows in the table: a kernel, or a look at each flag."""
+    function, given = call
+    if hasattr(function, "arrays"):
+        return [Call(None, a.__array_interface__["data"][0], None) for a in function.arrays]
+    address = ctypes.cast(cast(Any, function), ctypes.c_void_p).value
+    return [Call(address, *map(ctypes.addressof, given))]
 
 
 def __getattr__(name: str) -> Kernel:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinytrain import run
+import tinytrain as tt
+from tinytrain import models, run
 from tinytrain.errors import InputError
 from tinytrain.kernels import c_, geometry, numpy_
 
@@ -292,3 +293,17 @@ def test_a_label_that_is_no_class_gives_a_loss_that_the_guard_stops_at():
         c_.cross_entropy(loss, gradient[1:3], logits, np.array([0, bad], np.int32), None, 0.0)
         assert np.isnan(loss)
         assert not gradient[[0, 3]].any()
+
+
+def test_a_step_is_one_walk_that_stops_at_a_raised_flag():
+    t = tt.Trainer(models.build("lenet5"), batch=2, optimizer="momentum", backend="c")
+    assert len(t._train.executor.calls(True, True)) == 1
+    x, y = np.ones((2, 28, 28, 1), np.float32), np.array([1, 2])
+    t.step(x, y)
+    before = {k: v.tobytes() for k, v in t.state().items()}
+    x[1, 3, 4] = np.inf
+    with pytest.raises(tt.NotFiniteError, match="the input"):
+        t.step(x, y)
+    assert {k: v.tobytes() for k, v in t.state().items()} == before
+    x[1, 3, 4] = 1
+    assert t.step(x, y) > 0

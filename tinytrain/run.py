@@ -6,8 +6,8 @@ The two differ in one thing: where the buffer of a value comes from.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,9 +66,7 @@ def _memory() -> int:
 
 def kernel(op: str, backend: str, dtype: str = "float32") -> Callable[..., None]:
     """The kernel of a row. Numba and C serve float32 and leave what they lack to the reference."""
-    from tinytrain.kernels import numpy_
-
-    families: list[Any] = [numpy_]
+    families = [_family("numpy")]
     if backend != "numpy" and dtype == "float32":
         families.insert(0, _family(backend))
     for family in families:
@@ -84,6 +82,10 @@ def kernel(op: str, backend: str, dtype: str = "float32") -> Callable[..., None]
 def _family(backend: str) -> Any:
     """The kernels of a backend, which may not be there."""
     try:
+        if backend == "numpy":
+            from tinytrain.kernels import numpy_
+
+            return numpy_
         if backend == "c":
             from tinytrain.kernels import c_
 
@@ -190,6 +192,17 @@ def raise_flags(flags, read: Callable[[int], np.ndarray]) -> None:
             raise not_finite(what)
 
 
+class Stop:
+    """A call that looks at flags: a backend's walk may look at `arrays` itself, and stop there."""
+
+    def __init__(self, flags: list[tuple[int, str]], view: Callable[[int], np.ndarray]):
+        self.flags, self.view = flags, view
+        self.arrays = [view(v) for v, _ in flags]  # one uint32 each, that must read 0
+
+    def __call__(self) -> None:
+        raise_flags(self.flags, self.view)
+
+
 def not_finite(what: str) -> NotFiniteError:
     """The error for a bad value that was found before anything had changed."""
     return NotFiniteError(
@@ -215,16 +228,6 @@ def new_arena(nbytes: int) -> np.ndarray:
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
 LASTING = ("parameter", "state", "optimizer")  # kinds that a step must not change by halves
-
-
-class Section(NamedTuple):
-    """Steps [begin, end): run as one, then its flags are looked at."""
-
-    calls: list[Call]
-    begin: int
-    end: int
-    flags: list[tuple[int, str]]
-    lasting: bool  # it changes what persists
 
 
 class Executor:
@@ -254,18 +257,13 @@ class Executor:
         self.poison = poison
         self._views: dict[int, np.ndarray] = {}
         program = plan.program
-        self._joined: Callable[[list[Any]], list[Any]] = list
-        if backend == "c":
-            self._joined = _family(backend).joined
+        self._joined = getattr(_family(backend), "joined", list)
         self._calls = [
             bind(program, [step], self.view, backend) if moves is None else [moves]
             for step, moves in ((step, self._transfer(step)) for step in program.steps)
         ]
-        total = len(program.steps)
-        self.body = program.body or (0, total)
-        self._body = self._sections(*self.body)
-        self._first = self._first_slice()
-        self._epilogue = self._sections(self.body[1], total)
+        self.body = program.body or (0, len(program.steps))
+        self._lists: dict[tuple[bool, bool], list[Call]] = {}
         self._dying: dict[int, list[np.ndarray]] = {}
         for buffer in plan.buffers:
             if not buffer.persistent and buffer.end < len(program.steps):
@@ -299,21 +297,47 @@ class Executor:
             return made[key].wait, (self.view(out),)
         return made[out].begin, ()
 
-    def _sections(self, begin: int, end: int) -> list[Section]:
-        """Steps [begin, end) as flat lists of calls, each up to where flags are looked at, or to
-        the first step that changes what persists."""
-        stops: dict[int, list[tuple[int, str]]] = {end: []}
+    def calls(self, first: bool, last: bool) -> list[Call]:
+        """What a slice runs, as one flat list: the steps, looks at flags, and what `poison` and
+        `spill` ask for. Made when it is first asked for."""
+        if (first, last) not in self._lists:
+            self._lists[first, last] = self._joined(list(self._flat(first, last)))
+        return self._lists[first, last]
+
+    def _flat(self, first: bool, last: bool) -> Iterator[Call]:
+        stops: dict[int, list[tuple[int, str]]] = {}
         for at, flags in self.plan.program.marks:
-            if begin <= at <= end:
-                stops[at] = stops.get(at, []) + flags
-        lasts = next((k for k in range(begin, end) if self._lasts(k)), end)
-        stops.setdefault(lasts, [])
-        found = []
-        for at in sorted(stops):
-            calls = self._joined([call for step in self._calls[begin:at] for call in step])
-            found.append(Section(calls, begin, at, stops[at], lasts < at))
-            begin = at
-        return found
+            stops[at] = stops.get(at, []) + flags
+        lasting = False
+        for begin, end in self._stretches(first, last):
+            for k in range(begin, end + 1):
+                if k in stops:
+                    yield Stop(stops.pop(k), self.view), ()
+                if k == end:
+                    break
+                if self.spill is not None and not lasting and self._lasts(k):
+                    lasting = True
+                    yield self._change, ()
+                yield from self._calls[k]
+                if self.poison:
+                    yield from ((region.fill, (POISON,)) for region in self._dying.get(k, ()))
+
+    def _stretches(self, first: bool, last: bool) -> list[tuple[int, int]]:
+        """Steps [begin, end) in the order they are run. What comes once, before the first slice,
+        runs behind the body's first mark, so that a slice refused there has changed nothing."""
+        program, (once, end) = self.plan.program, self.body
+        end = len(program.steps) if last else end
+        if not first or not once:
+            return [(once, end)]
+        touched = {v for s in program.steps[:once] for v in (*s.writes(), *s.reads())}
+        held = (self.plan.buffers[self.plan.buffer_of[v]] for v in touched)
+        assert all(b.persistent for b in held), "what comes once must leave the slice's bytes alone"
+        at = next((at for at, _ in program.marks if once <= at <= self.body[1]), once)
+        return [(once, at), (0, once), (at, end)]
+
+    def _change(self) -> None:
+        assert self.spill is not None
+        self.spill.changed = True
 
     def _lasts(self, k: int) -> bool:
         """Whether step k changes a parameter, a statistic or the optimizer's state."""
@@ -321,48 +345,24 @@ class Executor:
         homes = (program.home.get(v) for v in program.steps[k].writes())
         return any(h is not None and program.kinds[h] in LASTING for h in homes)
 
-    def _first_slice(self) -> list[Section]:
-        """The body with what comes once before the first slice: behind the first mark, so that a
-        slice that is refused there has changed nothing."""
-        program, once = self.plan.program, self.body[0]
-        touched = {v for s in program.steps[:once] for v in (*s.writes(), *s.reads())}
-        held = (self.plan.buffers[self.plan.buffer_of[v]] for v in touched)
-        assert all(b.persistent for b in held), "what comes once must leave the slice's bytes alone"
-        at = 1 if any(once <= at <= self.body[1] for at, _ in program.marks) else 0
-        return [*self._body[:at], *self._sections(0, once), *self._body[at:]]
-
     def run(self, first: bool = True, last: bool = True) -> None:
         """One slice whose inputs are loaded; with `first` what comes once for the first slice of a
         batch, with `last` the update. NotFiniteError at a raised flag, CapacityError, SpillError:
         in a step of one slice before anything persistent was changed, but for a fetch."""
-        sections = [*(self._first if first else self._body), *(self._epilogue if last else ())]
+        calls = self.calls(first, last)
         if self.spill is None:
-            self._run(sections)
+            self._run(calls)
             return
         self.spill.settle()
         try:
-            self._run(sections)
+            self._run(calls)
         finally:
             self.spill.settle()
 
-    def _run(self, sections: list[Section]) -> None:
+    def _run(self, calls: list[Call]) -> None:
         with np.errstate(all="ignore"):
-            for calls, begin, end, flags, lasting in sections:
-                if lasting and self.spill is not None:
-                    self.spill.changed = True
-                if self.poison:
-                    self._run_poisoned(begin, end)
-                else:
-                    for call, args in calls:
-                        call(*args)
-                raise_flags(flags, self.view)
-
-    def _run_poisoned(self, begin: int, end: int) -> None:
-        for k in range(begin, end):
-            for call, args in self._calls[k]:
+            for call, args in calls:
                 call(*args)
-            for region in self._dying.get(k, ()):
-                region.fill(POISON)
 
 
 class HighWater:

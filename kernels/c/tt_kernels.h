@@ -40,13 +40,14 @@ typedef ptrdiff_t tt_ix; /* a count of elements */
 TT_INSTRUCTIONS(TT_DECLARE)
 #undef TT_DECLARE
 
-/* A bound call of a step list; `tt_walk` makes `count` of them, one after the other. */
+/* A bound call of a step list; `tt_walk` makes `count` of them, one after the other. Where `kernel`
+   is null it looks at the flag (4 bytes) at `operands`: if that is not 0 it stops and returns 1. */
 typedef struct {
     tt_kernel *kernel;
     void *const *operands;
     const int32_t *words;
 } tt_call;
-void tt_walk(const tt_call *calls, tt_ix count);
+int tt_walk(const tt_call *calls, tt_ix count);
 
 /* 0 if this build's float arithmetic is the one that the bits are promised for; else the sum of
    1 products fused into sums, 2 excess precision, 4 subnormal results flushed, 8 subnormal operands

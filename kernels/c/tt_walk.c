@@ -2,8 +2,14 @@
 #include "tt_kernels.h"
 #include "tt_math.h"
 
-void tt_walk(const tt_call *calls, tt_ix count) {
-    for (; count > 0; count--, calls++) calls->kernel(calls->operands, calls->words);
+int tt_walk(const tt_call *calls, tt_ix count) {
+    for (; count > 0; count--, calls++) {
+        if (calls->kernel)
+            calls->kernel(calls->operands, calls->words);
+        else if (*(const uint32_t *)(const void *)calls->operands)
+            return 1;
+    }
+    return 0;
 }
 
 static int flushes_in_lanes(void) {
