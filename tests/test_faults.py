@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import warnings
 
 import numpy as np
@@ -110,3 +111,21 @@ def test_what_killed_writers_left_is_removed(tmp_path):
         file.write_bytes(b"half")
     trainer().save(tmp_path / "net.npz")
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "net.npz", *mine])
+
+
+def test_file_and_folder_are_synced_around_the_rename(tmp_path, monkeypatch):
+    """What a power cut leaves is what was synced: the bytes before the name, then the name."""
+    told = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+
+        def tells(*args, name=name, real=real):
+            is_file = isinstance(args[0], int) and stat.S_ISREG(os.fstat(args[0]).st_mode)
+            told.append("file" if is_file else "folder" if name == "fsync" else "rename")
+            return real(*args)
+
+        monkeypatch.setattr(os, name, tells)
+    t = trainer()
+    t.save(tmp_path / "net.npz")
+    t.save(tmp_path / "net.npz")
+    assert told == ["file", "rename", "folder", "file", "rename", "rename", "folder"]
