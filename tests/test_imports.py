@@ -31,7 +31,7 @@ FLOORS = """
     nn optim prune losses check data
     freeze
     bound progress
-    checkpoint recover trainer compare
+    checkpoint diverge recover trainer compare
     cli
 """
 FLOOR = {room: k for k, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()}

@@ -105,6 +105,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--backend", default="auto", help="auto, numpy, numba or c")
     train.add_argument("--save", help="file to write when done (.npz)")
     train.add_argument(
+        "--save-every", type=int, metavar="N", help="write it behind every N-th update, too"
+    )
+    train.add_argument(
+        "--on-divergence",
+        help="restore (end with the last good state) or lower_rate (go on from there at a tenth); "
+        "default: an error",
+    )
+    train.add_argument(
         "--resume",
         metavar="F",
         help="checkpoint of MODEL to go on from; of the other arguments only --ram, --policy, "
@@ -472,11 +480,30 @@ def _fit(trainer: Any, x: Any, y: Any, arguments: argparse.Namespace) -> list[fl
     if arguments.epochs < 0:
         raise InputError(f"--epochs {arguments.epochs}: wants 0 or more")
     losses = []
+    more = _fitting(trainer, arguments)
+    if more.get("on_divergence") is not None:  # it looks at all epochs together
+        return trainer.fit(x, y, epochs=arguments.epochs, **more)
     for _ in range(arguments.epochs):
-        losses += trainer.fit(x, y, epochs=1)
+        losses += trainer.fit(x, y, epochs=1, **more)
         if not (arguments.json or sys.stderr.isatty()):
             print(f"epoch {trainer.epoch}: mean loss {losses[-1]:.4f}", file=sys.stderr, flush=True)
     return losses
+
+
+def _fitting(trainer: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What --save-every and --on-divergence mean to `fit`."""
+    every, path = getattr(arguments, "save_every", None), getattr(arguments, "save", None)
+    more = {"on_divergence": getattr(arguments, "on_divergence", None)}
+    if every is None:
+        return more
+    if every < 1 or path is None:
+        raise InputError(f"--save-every {every}: wants a number from 1, and --save with a file")
+
+    def on_step(step: int, loss: float) -> None:
+        if step % every == 0:
+            trainer.save(path)
+
+    return {**more, "on_step": on_step}
 
 
 def _words(result: dict[str, float]) -> str:

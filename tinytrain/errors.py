@@ -3,6 +3,8 @@
 Every message names the thing, says where it happened and how to mend it. Nothing here prints.
 """
 
+from __future__ import annotations
+
 
 class TinytrainError(Exception):
     """Base of every error that tinytrain raises on purpose; `exit_status` is the command line's."""
@@ -32,6 +34,14 @@ class NotFiniteError(TinytrainError, ArithmeticError):
     def __init__(self, message: str, what: str = ""):
         super().__init__(message)
         self.what = what
+        self.layer = ""  # where the first such value was made, in words, if it was found
+
+    def made_in(self, layer: str) -> NotFiniteError:
+        """The same, told of the layer."""
+        if layer:
+            told = str(self).replace("infinite;", f"infinite, first made by {layer};", 1)
+            self.layer, self.args = layer, (told,)
+        return self
 
 
 class SpillError(InputError):

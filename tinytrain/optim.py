@@ -84,7 +84,23 @@ class WarmupLR:
         return self.after(step) * min(1.0, (step + 1) / self.steps)
 
 
-SCHEDULES = {c.__name__: c for c in (ConstantLR, StepLR, CosineLR, WarmupLR)}
+@dataclass(frozen=True)
+class ScaledLR:
+    """`factor` times another schedule."""
+
+    after: Any
+    factor: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "after", _schedule(self.after))
+        check_numbers("ScaledLR", math.inf, factor=self.factor)
+
+    def __call__(self, step: int) -> float:
+        return self.factor * self.after(step)
+
+
+SCHEDULES = {c.__name__: c for c in (ConstantLR, StepLR, CosineLR, WarmupLR, ScaledLR)}
+AROUND = (WarmupLR, ScaledLR)  # another schedule, `after`
 
 
 def _schedule(lr: Any) -> Callable[[int], float]:
@@ -104,19 +120,16 @@ def _schedule_config(schedule: Any) -> dict[str, Any]:
             f"{schedule!r} cannot be saved, being none of tinytrain.optim's; to save what it has "
             f"trained: trainer.optimizer = trainer.optimizer.with_lr(0.01), or another schedule"
         )
-    if isinstance(schedule, WarmupLR):
-        return {
-            "name": "WarmupLR",
-            "after": _schedule_config(schedule.after),
-            "steps": schedule.steps,
-        }
-    return {"name": type(schedule).__name__, **asdict(schedule)}
+    config = {"name": type(schedule).__name__, **asdict(schedule)}
+    if isinstance(schedule, AROUND):
+        config["after"] = _schedule_config(schedule.after)
+    return config
 
 
 def _schedule_from(config: dict[str, Any]) -> Any:
     config = dict(config)
     kind = SCHEDULES[config.pop("name")]
-    if kind is WarmupLR:
+    if kind in AROUND:
         config["after"] = _schedule_from(config["after"])
     return kind(**config)
 

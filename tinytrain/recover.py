@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinytrain import checkpoint
+from tinytrain.diverge import spoiled
 from tinytrain.errors import NotFiniteError
 from tinytrain.nn.module import Parameter
 
@@ -24,10 +25,14 @@ def recover(trainer: Trainer, error: NotFiniteError, slices: int) -> None:
     if not lost and not summed:
         return
     keeps = trainer._saved is None and not lost
+    bad = spoiled(trainer)
     what = _clear(trainer, summed) if keeps else go_back(trainer)
-    why = "an earlier gradient was NaN or infinite and spoiled the weights"
+    why = f"an earlier gradient was NaN or infinite and spoiled the weights up to {bad}"
     if not lost:
-        why = f"{error.what} is NaN or infinite when earlier slices of the batch had been added"
+        made = f", first made by {error.layer}," if error.layer else ""
+        why = (
+            f"{error.what} is NaN or infinite{made} when earlier slices of the batch had been added"
+        )
     advice = "lower the learning rate"
     if trainer.settings["guard"] != "step":
         advice += ", or use guard='step', which keeps such a gradient out"
@@ -67,11 +72,12 @@ def _clear(trainer: Trainer, summed: dict[int, str]) -> str:
 
 
 def start_anew(trainer: Trainer) -> None:
-    """Initial parameters, zero optimizer state, step 0."""
+    """Initial parameters (frozen ones stay), zero optimizer state, step 0."""
     for v, leaf in trainer.plan.program.leaves.items():
         tensor, view = trainer._train.frozen.leaves.get(v), trainer._train.executor.view(v)
         if isinstance(tensor, Parameter):
-            tensor.fill(view)
+            if leaf.trainable or leaf.kind == "state":
+                tensor.fill(view)
         elif leaf.kind == "optimizer":
             view[...] = 0
     trainer.steps = trainer.epoch = trainer.within = 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinytrain import budget, checkpoint, data, losses
+from tinytrain import budget, checkpoint, data, diverge, losses
 from tinytrain.bound import Bound, densities, is_finite
 from tinytrain.errors import CapacityError, InputError, NotFiniteError, SpillError
 from tinytrain.freeze import (
@@ -327,11 +327,17 @@ class Trainer:
     def _run_slice(
         self, bound: Bound, part: tuple, hyper: dict[str, Any], first: bool, last: bool
     ) -> None:
-        """One slice of a batch that was checked, with the numbers of this step."""
+        """One slice of a batch that was checked, with the numbers of this step. NotFiniteError
+        names the layer."""
         bound.fill(*part)
         for name, view in bound.hyper.items():
             view[...] = hyper[name]
-        bound.run(first, last)
+        try:
+            bound.run(first, last)
+        except NotFiniteError as error:
+            bound.fill(*part)  # forward may have written over it
+            error.made_in(diverge.layer_of(bound, error.what))
+            raise
 
     def _key(self, first: int) -> tuple[int, int, int]:
         """Of dropout's generator: seed, step, and where in the batch the slice begins."""
@@ -345,11 +351,14 @@ class Trainer:
         on_step: Callable[[int, float], None] | None = None,
         drop_last: bool = False,
         progress: bool | None = None,
+        on_divergence: str | None = None,
     ) -> list[float]:
         """Train for `epochs` more epochs (the first may be the rest of an interrupted one).
 
         on_step(step, loss) is called after each update. drop_last leaves out a partial last
         batch; without it a smaller batch is trained. Returns each epoch's mean loss.
+        on_divergence: None, a NotFiniteError ends it; "restore", the last good state is taken
+        and training ends; "lower_rate", it goes on from there at a tenth of the rate. Both warn.
         """
         if not isinstance(epochs, int) or epochs < 0:
             raise InputError(f"epochs is {epochs!r}; wants a whole number, not negative")
@@ -357,10 +366,13 @@ class Trainer:
         n = self._check_data(xs, ys)
         if drop_last and n < self.batch:
             raise InputError(f"drop_last leaves nothing of {n} samples at batch {self.batch}")
-        history = []
-        for _ in range(epochs):
-            history.append(self._fit_epoch(xs, ys, n, on_step, drop_last, progress))
-        return history
+
+        def epoch(on_step) -> float:
+            return self._fit_epoch(xs, ys, n, on_step, drop_last, progress)
+
+        if on_divergence is not None:
+            return diverge.fit(self, on_divergence, epochs, epoch, on_step, (xs, ys))
+        return [epoch(on_step) for _ in range(epochs)]
 
     def _fit_epoch(self, xs, ys, n, on_step, drop_last, progress) -> float:
         order = list(data.batches(n, self.batch, self.seed, self.epoch, drop_last))
