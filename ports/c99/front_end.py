@@ -17,8 +17,9 @@ PER_LINE = 6
 
 
 def export(front: LogMel, folder: str | os.PathLike[str]) -> None:
-    """Write front_end.h and the sources it needs into `folder`, which is made: the `src`
-    of a step's export, or another. `tt_log_mel(&front_end, sound, n, work, x)` then fills the network's input.
+    """Write front_end.h and the sources it needs into `folder`, which is made: the `src` of a
+    step's export, or another. `tt_log_mel(&front_end, sound, n, work, x)` then fills the network's
+    input.
     """
     folder = os.fspath(folder)
     c99.write_sources(folder, ("tt_logmel.c", "tt_logmel.h", "tt_math.h"))
