@@ -95,11 +95,6 @@ def encode(trainer: Any, port: str = "this port", lacks: Iterable[str] = ()) -> 
     return table.finish(trainer, max(bound.plan.arena_bytes for bound in parts.values()))
 
 
-def is_frozen(leaf: Any) -> bool:
-    """Whether a leaf is never written, and can stay in flash."""
-    return leaf.kind == "constant" or (leaf.kind == "parameter" and not leaf.trainable)
-
-
 def as_bytes(words: list[int]) -> bytes:
     """The words as little-endian bytes."""
     return struct.pack(f"<{len(words)}I", *words)
@@ -150,11 +145,12 @@ class _Table:
     def leaves(self, trainer: Any) -> None:
         """Every persistent leaf of the training step, with its values where it has any."""
         program, view = trainer.plan.program, trainer._train.executor.view
+        frozen = trainer.plan.frozen()
         for buffer in sorted(trainer.plan.buffers, key=lambda b: b.offset):
             if not buffer.persistent or not buffer.nbytes:
                 continue
             leaf = program.leaves[buffer.owner]
-            if is_frozen(leaf):
+            if (leaf.kind, leaf.name) in frozen:
                 self.in_flash[leaf.kind, leaf.name] = FLASH + self.values(view(buffer.owner))
                 continue
             at = self.values(view(buffer.owner)) if leaf.kind in ("parameter", "state") else NONE
@@ -216,11 +212,12 @@ class _Table:
         """Leaves that are read where they lie in flash: frozen parameters and constants."""
         found, stays = {}, bound.plan.layout.offsets
         for v, leaf in bound.plan.program.leaves.items():
-            if not is_frozen(leaf) or not bound.plan.program.specs[v].size:
+            if not bound.plan.program.specs[v].size:
                 continue
             if (leaf.kind, leaf.name) in stays:
-                found[v] = self.in_flash[leaf.kind, leaf.name]
-            else:
+                if (leaf.kind, leaf.name) in self.in_flash:
+                    found[v] = self.in_flash[leaf.kind, leaf.name]
+            elif leaf.kind == "constant":
                 found[v] = FLASH + self.values(bound.frozen.leaves[v].data)
         return found
 

@@ -102,6 +102,31 @@ class Plan:
         found = self.arena_bytes if self.find_smallest is None else self.find_smallest()
         return min(found, self.arena_bytes)
 
+    def frozen(self) -> set[tuple[str, str]]:
+        """(kind, name) of the persistent leaves that no update writes, such as frozen parameters
+        and the statistics of their norms: on a board they stay in flash."""
+        written = set(self.program.home.values())
+        kinds = ("parameter", "state", "constant")
+        leaves = self.program.leaves.items()
+        return {(x.kind, x.name) for v, x in leaves if x.kind in kinds and v not in written}
+
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes of what stays in flash on a board."""
+        frozen = self.frozen()
+        held = [b for b in self.buffers if b.persistent]
+        return sum(b.nbytes for b in held if key_of(self.program, b.owner) in frozen)
+
+    @property
+    def board_bytes(self) -> int:
+        """The arena on a board, without what stays in flash."""
+        frozen, end = self.frozen(), 0
+        for b in sorted(self.buffers, key=lambda b: b.offset):
+            if b.persistent and b.nbytes and key_of(self.program, b.owner) not in frozen:
+                end = -(-end // ALIGN) * ALIGN + b.nbytes
+        above = self.arena_bytes - -(-self.layout.end // ALIGN) * ALIGN
+        return -(-end // ALIGN) * ALIGN + max(above, 0)
+
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the products (convolutions, matrices) in one update."""
