@@ -106,8 +106,11 @@ class Conv1d(Module):
 class BatchNorm2d(Module):
     """Per channel over the batch; running statistics for inference, committed once a step.
 
-    Where neither weight nor bias is trainable, training uses the running statistics as well and
-    leaves them alone (as Keras has it): a frozen part computes what it computes in inference."""
+    Where neither weight nor bias is trainable, or `stored` is set, training uses the running
+    statistics as well and leaves them alone (as Keras has it): a frozen part computes what it
+    computes in inference."""
+
+    stored = False
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         check_sizes(type(self).__name__, num_features=num_features)
@@ -121,7 +124,7 @@ class BatchNorm2d(Module):
     def forward(self, x: Tensor) -> Tensor:
         own = (self.weight, self.bias)
         frozen = all(isinstance(p, Parameter) and not p.requires_grad for p in own)
-        if frozen or not self.training:
+        if self.stored or frozen or not self.training:
             stored = self.running_mean, self.running_var
             return ops.batch_norm(x, self.weight, self.bias, *stored, eps=self.eps)
         y, mean, var = tensor.apply_all("batch_norm", x, self.weight, self.bias, eps=self.eps)

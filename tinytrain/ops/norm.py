@@ -85,6 +85,13 @@ def _frozen_x(b, n, g):
     return b.grad("batch_norm_frozen_vjp_x", g, gamma, b.get(n.ins[4]), **n.attrs)
 
 
+def _frozen_beta(b, n, g):
+    """A bias that learns alone needs no x (TinyTL, Cai et al. 2020)."""
+    gamma = b.tape.leaves.get(n.ins[1])
+    alone = gamma is None or (gamma.kind == "parameter" and not gamma.trainable)
+    return g if alone and n.ins[1] not in b.producer else _frozen_params(b, n, g)[1]
+
+
 def _frozen_params(b, n, g):
     return _batch_params(b, n, g, n.ins[0], b.get(n.ins[3]), b.get(n.ins[4]))
 
@@ -99,7 +106,7 @@ register(
     vjp=(
         _frozen_x,
         lambda b, n, g: _frozen_params(b, n, g)[0],
-        lambda b, n, g: _frozen_params(b, n, g)[1],
+        _frozen_beta,
         None,
         None,
     ),
