@@ -32,6 +32,11 @@ FLOORS = """
     freeze
     bound progress
     checkpoint diverge recover trainer compare
+    nearest partial
+    embed
+    ways
+    adapt
+    adaptplan
     cli
 """
 FLOOR = {room: k for k, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()}

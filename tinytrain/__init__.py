@@ -16,6 +16,7 @@ from tinytrain import (
     optim,
     prune,
 )
+from tinytrain.adapt import Learner, adapt
 from tinytrain.errors import BudgetError, InputError, NotFiniteError, TinytrainError
 from tinytrain.freeze import plan
 from tinytrain.plan import Plan
@@ -27,6 +28,7 @@ from tinytrain.trainer import Trainer
 __all__ = [
     "BudgetError",
     "InputError",
+    "Learner",
     "NotFiniteError",
     "Plan",
     "Spec",
@@ -34,6 +36,7 @@ __all__ = [
     "Tensor",
     "TinytrainError",
     "Trainer",
+    "adapt",
     "arena",
     "backend",
     "check",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 HEADER = "tinytrain.json"
+ADAPTED = "adapted"  # the kind of a learner's file; a trainer's says none
 POSITION = ("steps", "epoch", "within")
 
 # ---------------------------------------------------------------------------- writing
@@ -34,11 +35,17 @@ POSITION = ("steps", "epoch", "within")
 def save(trainer: Trainer, path: str) -> None:
     """Write everything that resuming needs. InputError if something cannot be written as data:
     a schedule or an optimizer of one's own."""
+    write(path, _header(trainer), trainer.state())
+
+
+def write(path: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Write a header and arrays aside and rename that: the whole file or none. InputError if it
+    cannot be written, or the header is not plain data."""
     try:
-        text = json.dumps(_header(trainer), default=_plain)
+        text = json.dumps(header, default=_plain)
     except TypeError as error:
         raise InputError(f"{path}: cannot be saved ({error})") from error
-    arrays = {HEADER: np.frombuffer(text.encode(), np.uint8), **trainer.state()}
+    arrays = {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
     path = os.fspath(path)
     durable.write(path, lambda file: _write_npz(file, arrays), keep=_is_whole(path))
 
@@ -151,8 +158,10 @@ def setting_of(path: str, name: str) -> Any:
 def restore(make: type[Trainer], path: str, net: Module | None, changes: dict[str, Any]) -> Trainer:
     """`make`, called as it was for the trainer that wrote this file but for the `changes`."""
     header, arrays = read(path)
+    if header.get("kind") == ADAPTED:
+        raise InputError(f"{path}: holds an adapted network; Learner.restore reads it")
     try:
-        net = _network(header["model"]) if net is None else net
+        net = network(header["model"]) if net is None else net
         arguments = {**_arguments(make, header), **changes}
         _freeze(net, header["trainable"])
         _position(header)
@@ -173,7 +182,7 @@ def restore(make: type[Trainer], path: str, net: Module | None, changes: dict[st
     return trainer
 
 
-def _network(recipe: dict[str, Any] | None) -> Module:
+def network(recipe: dict[str, Any] | None) -> Module:
     from tinytrain import models
 
     if recipe is None:

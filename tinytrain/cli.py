@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="a table of keep, each policy alone and the solver at several budgets",
     )
+    plan.add_argument(
+        "--adapt",
+        action="store_true",
+        help="a table of what each way to adapt the trained network to a few examples takes",
+    )
 
     train = command("train", _train, "train a model on data and save it")
     _model_arguments(train)
@@ -260,6 +265,8 @@ def _plan(arguments: argparse.Namespace) -> None:
     optimizer = _optimizer(arguments, net)
     if arguments.compare:
         return _compare(arguments, net, optimizer)
+    if arguments.adapt:
+        return _plan_adapt(arguments, net)
     with tt.models.users_errors(arguments.model):
         plan = tt.plan(net, optimizer=optimizer, **_settings(arguments))
     if arguments.svg:
@@ -292,6 +299,20 @@ def _compare(arguments: argparse.Namespace, net: Any, optimizer: Any) -> None:
         Path(arguments.svg).write_text(bars_svg(title, rows), encoding="utf-8")
     report = {"model": arguments.model, "batch": found.keep.batch, "rows": rows}
     _emit(arguments, report, f"{title}\n\n{as_table(rows)}")
+
+
+def _plan_adapt(arguments: argparse.Namespace, net: Any) -> None:
+    """A row for each way to adapt."""
+    from tinytrain import adaptplan, models
+
+    adaptplan.check_model(net)
+    given = _settings(arguments)
+    if arguments.optimizer is not None:
+        given["optimizer"] = arguments.optimizer
+    with models.users_errors(arguments.model):
+        found = adaptplan.rows(net, given.pop("ram", None), **given)
+    report = {"model": arguments.model, "rows": found}
+    _emit(arguments, report, adaptplan.text(found, f"{arguments.model}, ways to adapt it"))
 
 
 def _demo(arguments: argparse.Namespace) -> None:

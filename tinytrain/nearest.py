@@ -1,0 +1,166 @@
+"""Classifiers over embeddings that need no gradient: nearest class mean, and k nearest neighbours.
+A class is added with one example, and removed. They hold embeddings; they make none.
+
+Sources: nearest class mean as prototypical networks have it (Snell et al. 2017); neighbours
+weighted by closeness, Wu et al. 2018 (instance discrimination).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinytrain.errors import InputError
+from tinytrain.number import is_whole
+
+METRICS = ("cosine", "euclidean")
+SHARPNESS = 14.0  # cosines are multiplied by this before a softmax: one over Wu et al.'s 0.07
+
+
+def _unit(e: np.ndarray) -> np.ndarray:
+    norm = np.sqrt(np.sum(e * e, axis=-1, keepdims=True))
+    return e / np.maximum(norm, np.float32(1e-12))
+
+
+def _check_metric(metric: str) -> str:
+    if metric not in METRICS:
+        raise InputError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
+    return metric
+
+
+def closeness(e: np.ndarray, held: np.ndarray, metric: str) -> np.ndarray:
+    """(N, size) and (M, size) to (N, M) float32, larger where closer: SHARPNESS times the cosine,
+    or minus the squared distance."""
+    if metric == "cosine":
+        return SHARPNESS * (_unit(e) @ _unit(held).T)
+    squares = np.sum(e * e, axis=1)[:, None] + np.sum(held * held, axis=1)[None]
+    return 2 * (e @ held.T) - squares
+
+
+class Prototypes:
+    """The mean embedding of each class: `size` float32 sums and one count a class."""
+
+    def __init__(self, size: int, metric: str = "cosine"):
+        self.size, self.metric = size, _check_metric(metric)
+        self.sums = np.zeros((0, size), np.float32)
+        self.counts = np.zeros(0, np.int32)
+
+    def add_class(self) -> None:
+        """Room for one more class, without an example yet."""
+        self.sums = np.concatenate([self.sums, np.zeros((1, self.size), np.float32)])
+        self.counts = np.append(self.counts, np.int32(0))
+
+    def remove_class(self, k: int) -> None:
+        """Forget class k; those behind it move up."""
+        self.sums, self.counts = np.delete(self.sums, k, 0), np.delete(self.counts, k)
+
+    def add(self, e: np.ndarray, columns: np.ndarray) -> None:
+        """Examples (N, size) of classes (N,)."""
+        np.add.at(self.sums, columns, _unit(e) if self.metric == "cosine" else e)
+        np.add.at(self.counts, columns, 1)
+
+    @property
+    def means(self) -> np.ndarray:
+        """(classes, size); zeros for a class without an example."""
+        return self.sums / np.maximum(self.counts, 1)[:, None].astype(np.float32)
+
+    def scores(self, e: np.ndarray) -> np.ndarray:
+        """(N, classes): logarithms of probabilities, up to a constant a row; -inf for a class
+        without an example."""
+        found = closeness(e, self.means, self.metric)
+        found[:, self.counts == 0] = -np.inf
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds."""
+        return self.sums.nbytes + self.counts.nbytes
+
+    def bytes_for(self, classes: int, examples: int) -> int:
+        """What it would hold of so many classes, whatever the number of examples."""
+        return classes * (4 * self.size + 4)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Its arrays."""
+        return {"sums": self.sums, "counts": self.counts}
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take what `state` gave; InputError if it does not fit."""
+        sums, counts = arrays["sums"], arrays["counts"]
+        fits = sums.ndim == 2 and sums.shape == (len(counts), self.size)
+        if not fits or sums.dtype != np.float32 or counts.dtype != np.int32:
+            raise InputError(f"prototypes are {sums.dtype}{list(sums.shape)}, wants {self.size}")
+        self.sums, self.counts = sums.copy(), counts.copy()
+
+
+class Neighbours:
+    """Every example's embedding and class: `size` float32 and one int32 an example."""
+
+    def __init__(self, size: int, metric: str = "cosine", neighbours: int = 5):
+        if not is_whole(neighbours) or neighbours < 1:
+            raise InputError(f"neighbours is {neighbours!r}; wants a whole number of at least 1")
+        self.size, self.metric, self.neighbours = size, _check_metric(metric), int(neighbours)
+        self.held = np.zeros((0, size), np.float32)
+        self.columns = np.zeros(0, np.int32)
+        self.classes = 0
+
+    def add_class(self) -> None:
+        """One more class, without an example yet."""
+        self.classes += 1
+
+    def remove_class(self, k: int) -> None:
+        """Forget class k and its examples; classes behind it move up."""
+        stay = self.columns != k
+        self.held, columns = self.held[stay], self.columns[stay]
+        self.columns = (columns - (columns > k)).astype(np.int32)
+        self.classes -= 1
+
+    def add(self, e: np.ndarray, columns: np.ndarray) -> None:
+        """Examples (N, size) of classes (N,)."""
+        self.held = np.concatenate([self.held, e.astype(np.float32)])
+        self.columns = np.concatenate([self.columns, columns.astype(np.int32)])
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Examples of each class."""
+        return np.bincount(self.columns, minlength=self.classes).astype(np.int32)
+
+    def scores(self, e: np.ndarray) -> np.ndarray:
+        """(N, classes): the logarithm of each class's share in the votes of the nearest, a vote
+        weighing exp(closeness) relative to the closest; -inf for a class without a vote."""
+        k = min(self.neighbours, len(self.held))
+        near = closeness(e, self.held, self.metric)
+        picked = np.argpartition(-near, k - 1, axis=1)[:, :k]
+        weights = np.take_along_axis(near, picked, 1)
+        weights = np.exp(weights - weights.max(axis=1, keepdims=True))
+        votes = np.zeros((len(e), self.classes), np.float32)
+        np.add.at(votes, (np.arange(len(e))[:, None], self.columns[picked]), weights)
+        with np.errstate(divide="ignore"):
+            return np.log(votes)
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds."""
+        return self.held.nbytes + self.columns.nbytes
+
+    def bytes_for(self, classes: int, examples: int) -> int:
+        """What it would hold of so many examples."""
+        return examples * (4 * self.size + 4)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Its arrays."""
+        return {"held": self.held, "columns": self.columns, "classes": np.int32([self.classes])}
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take what `state` gave; InputError if it does not fit."""
+        held, columns, classes = arrays["held"], arrays["columns"], int(arrays["classes"][0])
+        fits = held.ndim == 2 and held.shape == (len(columns), self.size)
+        if not fits or held.dtype != np.float32 or columns.dtype != np.int32:
+            raise InputError(f"neighbours are {held.dtype}{list(held.shape)}, wants {self.size}")
+        if len(columns) and not 0 <= columns.min() <= columns.max() < classes:
+            raise InputError(f"neighbours: a class is not one of {classes}")
+        self.held, self.columns, self.classes = held.copy(), columns.copy(), classes
+
+
+STORES: dict[str, Any] = {"prototypes": Prototypes, "knn": Neighbours}

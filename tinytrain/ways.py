@@ -1,0 +1,417 @@
+"""The ways to adapt, behind one interface: embeddings and their nearest class, or a Trainer over
+the part of the network that learns. Classes are columns here; labels are `adapt`'s business.
+
+Sources: a head that begins as nearest class mean, Snell et al. 2017 (section 2.4) and Triantafillou
+et al. 2020.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinytrain import checkpoint, freeze, optim
+from tinytrain.embed import Embedder
+from tinytrain.errors import BudgetError, InputError
+from tinytrain.lower import lower
+from tinytrain.nearest import STORES, Neighbours
+from tinytrain.nn.layers import Linear
+from tinytrain.nn.module import Module
+from tinytrain.partial import choose, copy_of, head_of, with_classes
+from tinytrain.plan import ALIGN, Plan, make_plan
+from tinytrain.trainer import Trainer
+
+if TYPE_CHECKING:
+    from tinytrain.adapt import Settings
+
+EPOCHS = 30
+RATES = {"head": 1e-2, "biases": 5e-3, "last": 3e-3, "sparse": 3e-3, "all": 2e-3}  # of AdamW
+BATCH = 10  # for which these rates are
+DECAY = 0.02  # of weights, AdamW's
+WARM = 20  # one step in so many is warm-up
+APART = 4.0  # logits that two classes' means differ by where a head begins as nearest class mean
+
+
+def _moments(optimizer: optim.Optimizer) -> int:
+    """Arrays of state for each parameter, if it is one of ours."""
+    if isinstance(optimizer, optim.Adam):
+        return 2
+    return int(bool(getattr(optimizer, "momentum", 0)))
+
+
+def as_nearest_mean(
+    w: np.ndarray, bias: np.ndarray, classes: np.ndarray, means: np.ndarray
+) -> None:
+    """Columns (size, classes) that answer as the nearest mean in squared distance does, two means
+    being APART logits apart."""
+    center = means.mean(axis=0)
+    gap = float(((means - center) ** 2).sum(axis=1).mean())
+    scale = APART / max(gap, 1e-12)
+    w[:, classes] = (scale * (means - center)).T
+    bias[classes] = -scale / 2 * ((means**2).sum(axis=1) - (center**2).sum())
+
+
+def beside_learned(
+    w: np.ndarray, bias: np.ndarray, classes: np.ndarray, means: np.ndarray, fill: list[int]
+) -> None:
+    """Columns of new classes beside learned ones: each points from the other means to its own, as
+    long and as high as it takes for its own mean to get APART / 2 more logits than the learned
+    columns give it, and every other mean as many less."""
+    learned = np.setdiff1d(np.arange(w.shape[1]), fill)
+    best = (means @ w[:, learned] + bias[learned]).max(axis=1)
+    for k in fill:
+        own = classes == k
+        toward = means[own][0] - means[~own].mean(axis=0)
+        along = means @ toward
+        gap = along[own].min() - along[~own]  # how much sooner it answers to its own mean
+        short = APART + best[own].max() - best[~own]
+        length = float(np.max(np.where(gap > 0, short / np.maximum(gap, 1e-12), 0)))
+        w[:, k] = length * toward
+        bias[k] = APART / 2 + best[own].max() - length * along[own].min()
+
+
+class Way:
+    """What `adapt.Learner` asks of a way; `ready` once there is something to answer by."""
+
+    plan: Plan
+    flash: bool
+    stored_bytes = 0
+    ready = False
+
+    @property
+    def ram_bytes(self) -> int:
+        """The arena, without what stays in flash if that is asked for, and what is stored."""
+        return (self.plan.board_bytes if self.flash else self.plan.arena_bytes) + self.stored_bytes
+
+    def check_labels(self, labels: list[Any], classes: list[Any]) -> None:
+        """InputError if this way cannot learn from these."""
+
+    def add_classes(self, n: int) -> None:
+        """So many more columns, of which nothing is known."""
+        raise NotImplementedError
+
+    def remove_class(self, k: int) -> None:
+        """Forget column k; those behind it move up."""
+        raise NotImplementedError
+
+    def learn(self, x: Any, columns: np.ndarray, fresh: bool, **options: Any) -> None:
+        """Examples to learn; `fresh`: these are the first."""
+        raise NotImplementedError
+
+    def scores(self, x: Any) -> np.ndarray:
+        """(N, classes): logarithms of probabilities up to a constant a row."""
+        raise NotImplementedError
+
+    def header(self) -> dict[str, Any]:
+        """What a file must say beside `state`."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Every array, by name."""
+        raise NotImplementedError
+
+    def load(self, classes: int, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Take what `header` and `state` gave."""
+        raise NotImplementedError
+
+
+class Nearest(Way):
+    """Prototypes or neighbours: an embedding in an arena of its own, and a store beside it."""
+
+    def __init__(self, net: Module, how: str, settings: Settings, samples: Any, columns: list[Any]):
+        self.net, self.ram, self.flash = copy_of(net), settings.ram, settings.flash
+        self.embed = Embedder(self.net, samples, 1, settings.backend)
+        self.plan = self.embed.plan
+        metric = settings.metric or getattr(net, "metric", None) or "cosine"
+        more = (settings.neighbours,) if STORES[how] is Neighbours else ()
+        self.store = STORES[how](self.embed.size, metric, *more)
+        self._require(self.store.bytes_for(len(columns), 0))
+        self.add_classes(len(columns))
+
+    @property
+    def stored_bytes(self) -> int:  # type: ignore[override]
+        """Of examples or their means."""
+        return self.store.nbytes
+
+    @property
+    def ready(self) -> bool:  # type: ignore[override]
+        """Whether any class has an example."""
+        return bool(self.store.counts.any())
+
+    def _require(self, more: int) -> None:
+        """BudgetError unless so many more bytes may be stored."""
+        need = self.ram_bytes + more
+        if self.ram is not None and need > self.ram:
+            raise BudgetError(
+                f"the embedding and what is stored of examples need {need:,} bytes, ram is "
+                f"{self.ram:,}: {need - self.ram:,} are missing (a class takes "
+                f"{self.store.bytes_for(1, 0):,}, an example {self.store.bytes_for(0, 1):,})",
+                need - self.ram,
+                need,
+            )
+
+    def add_classes(self, n: int) -> None:
+        self._require(self.store.bytes_for(n, 0))
+        for _ in range(n):
+            self.store.add_class()
+
+    def remove_class(self, k: int) -> None:
+        self.store.remove_class(k)
+
+    def add(self, x: Any, columns: np.ndarray) -> None:
+        self._require(self.store.bytes_for(0, len(columns)))
+        self.store.add(self.embed(x), columns)
+
+    def learn(self, x: Any, columns: np.ndarray, fresh: bool, **options: Any) -> None:
+        if options:
+            raise InputError(
+                f"{next(iter(options))}: nothing is trained where the nearest class is taken; "
+                f"leave it out"
+            )
+        self.add(x, columns)
+
+    def scores(self, x: Any) -> np.ndarray:
+        return self.store.scores(self.embed(x))
+
+    def header(self) -> dict[str, Any]:
+        return {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        held = {f"net/{name}": p.data for name, p in self.net.named_leaves().items()}
+        return {**held, **{f"store/{name}": a for name, a in self.store.state().items()}}
+
+    def load(self, classes: int, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        of = {"net": {}, "store": {}}  # type: ignore[var-annotated]
+        for name, a in arrays.items():
+            where, _, rest = name.partition("/")
+            of[where][rest] = a
+        self.net.load_state_dict(of["net"])
+        self.store.load(of["store"])
+        if len(self.store.counts) != classes:
+            raise InputError(f"{len(self.store.counts)} classes are stored, {classes} are named")
+
+
+class Trained(Way):
+    """A Trainer over the part of the network that learns; the rest runs as inference only."""
+
+    def __init__(self, net: Module, how: str, settings: Settings, samples: Any, columns: list[Any]):
+        self.pretrained, self.how, self.settings = net, how, settings
+        self.samples, self.flash = samples, settings.flash
+        self.columns = list(columns)
+        self.unset = {k for k, column in enumerate(columns) if column is None}
+        self.layers = settings.layers
+        self.trainer: Trainer | None = None
+        self.used: optim.Optimizer | None = None  # the one that fits, once there is a plan
+        self._plan: Plan | None = None
+
+    # ------------------------------------------------------------------ network and plan
+
+    def _network(self) -> Module:
+        """The network as it is now, with its columns, and what learns trainable."""
+        shape = self.settings.input_shape
+        if not self.columns:
+            raise InputError(
+                f"how={self.how!r} wants to know the classes: give classes=, or call fit"
+            )
+        net = copy_of(self.pretrained)
+        net = with_classes(net, self.columns, shape)
+        return choose(net, self.how, self.settings.k, self.layers, shape)
+
+    def _optimizers(self) -> list[optim.Optimizer]:
+        """Those to be tried, the dearest first."""
+        asked, rate = self.settings.optimizer, RATES[self.how]
+        if asked is not None:
+            return [optim.by_name(asked) if isinstance(asked, str) else asked]
+        found: list[optim.Optimizer] = [optim.AdamW(rate, weight_decay=DECAY)]
+        if self.settings.ram is not None:
+            calm = min(1.0, self.settings.batch / BATCH) ** 0.5
+            found += [optim.SGD(calm * rate, momentum=0.9), optim.SGD(10 * calm * rate)]
+        return found
+
+    def _fitting(self, make: Any, net: Module) -> Any:
+        """`make` (Trainer, or `plan`) with the first optimizer that fits."""
+        s, names = self.settings, ("batch", "policy", "microbatch", "density", "spill", "seed")
+        given = {name: getattr(s, name) for name in (*names, "backend")}
+        given |= {"input_shape": self.samples, "loss": "cross_entropy"}
+        leaves = net.named_leaves().values()
+        learns = sum(p.spec.nbytes for p in leaves if p.requires_grad)
+        frozen = sum(-(-p.spec.nbytes // ALIGN) * ALIGN for p in leaves if not p.requires_grad)
+        free, counted = (frozen, 0) if s.flash else (0, frozen)
+        *tried, last = self._optimizers()
+        ram = None if s.ram is None else s.ram + free
+        for self.used in tried:  # the first that fits without much ado
+            if ram is None or self._surely_fits(net, self.used, ram, given):
+                return make(net, optimizer=self.used, ram=ram, **given)
+        self.used = last
+        least = counted + learns * (1 + _moments(last))
+        try:
+            if s.ram is not None and least > s.ram:  # no need to search
+                missing = least - s.ram
+                raise BudgetError(
+                    f"what learns and {last} alone take {least:,} bytes, ram is {s.ram:,}: at "
+                    f"least {missing:,} are missing",
+                    missing,
+                    least + free,
+                )
+            return make(net, optimizer=last, ram=ram, **given)
+        except BudgetError as error:
+            said = f"how={self.how!r}: {error}" + (f" ({free:,} in flash)" if free else "")
+            raise BudgetError(said, error.missing, error.smallest - free) from error
+
+    @staticmethod
+    def _surely_fits(net: Module, optimizer: Any, ram: int, given: dict[str, Any]) -> bool:
+        """Whether slices of one sample fit with every residual kept or every cheap one made
+        again: two plans, and no search."""
+        own = {"spill": None, "density": None, "microbatch": 1}
+        for policy in ("keep", "recompute"):
+            arguments = {**given, **own, "policy": policy}
+            found = freeze.plan(net, optimizer=optimizer, ram=None, **arguments)
+            if found.arena_bytes <= ram:
+                return True
+        return False
+
+    def easily(self) -> bool:
+        """Whether it fits the budget with the leanest optimizer, by a look at two plans."""
+        s = self.settings
+        if s.ram is None:
+            return True
+        net = self._network()
+        given = {"batch": s.batch, "input_shape": self.samples, "loss": "cross_entropy"}
+        leaves = net.named_leaves().values()
+        frozen = sum(-(-p.spec.nbytes // ALIGN) * ALIGN for p in leaves if not p.requires_grad)
+        ram = s.ram + (frozen if s.flash else 0)
+        return self._surely_fits(net, self._optimizers()[-1], ram, given)
+
+    @property
+    def plan(self) -> Plan:  # type: ignore[override]
+        """Of one training step."""
+        if self.trainer is not None:
+            return self.trainer.plan
+        if self._plan is None:
+            self._plan = self._fitting(freeze.plan, self._network())
+        return self._plan
+
+    def answer_macs(self) -> int:
+        """Multiply-accumulates of one answer."""
+        net = self.trainer.net if self.trainer is not None else self._network()
+        program = lower(freeze.freeze(net, self.samples, 1, None, False).tape)
+        return make_plan(program, 1).macs
+
+    def _made(self) -> Trainer:
+        if self.trainer is None:
+            self.trainer = self._fitting(Trainer, self._network())
+        return self.trainer
+
+    # ------------------------------------------------------------------ classes
+
+    def add_classes(self, n: int) -> None:
+        self._rearrange([*range(len(self.columns)), *[None] * n])
+
+    def remove_class(self, k: int) -> None:
+        if len(self.columns) == 1:
+            raise InputError("the last class cannot be removed; fit others instead")
+        self._rearrange([j for j in range(len(self.columns)) if j != k])
+
+    def _rearrange(self, order: list[int | None]) -> None:
+        """Take these of the present columns; None is a new one. What was learned stays; the
+        optimizer's state begins at zero."""
+        self.unset = {k for k, j in enumerate(order) if j is None or j in self.unset}
+        self._plan = None
+        if self.trainer is None:
+            self.columns = [None if j is None else self.columns[j] for j in order]
+            return
+        net = copy.deepcopy(self.trainer.net)
+        self.columns = order
+        net = with_classes(net, order, self.settings.input_shape)
+        self.trainer = self._fitting(Trainer, net)
+        self.columns = list(range(len(order)))
+
+    def imprint(self, x: np.ndarray, columns: np.ndarray) -> None:
+        """Fill the columns that are unset from the mean embeddings of their examples: all of them
+        as nearest class mean, some beside learned ones so that they answer to their own mean
+        and not to those of the others."""
+        trainer = self._made()
+        fill = sorted(self.unset & set(columns.tolist()))
+        if not fill:
+            return
+        embed = Embedder(trainer.net, self.samples, 1, inside=trainer)
+        classes = np.unique(columns)
+        means = np.stack([embed(x[columns == k]).mean(axis=0) for k in classes])
+        head = head_of(trainer.net, self.settings.input_shape)
+        assert isinstance(head, Linear)
+        bias = np.zeros(len(self.columns), np.float32) if head.bias is None else head.bias.data
+        if len(self.unset) == len(self.columns):
+            as_nearest_mean(head.weight.data, bias, classes, means)
+        else:
+            beside_learned(head.weight.data, bias, classes, means, fill)
+        self.unset -= set(fill)
+
+    # ------------------------------------------------------------------ learning
+
+    def check_labels(self, labels: list[Any], classes: list[Any]) -> None:
+        if len(set(labels)) < 2:
+            raise InputError(
+                f"y holds one class only ({labels[0]!r}), and training on it forgets all others; "
+                f"give examples of others too, or adapt with how='prototypes'"
+            )
+
+    def learn(
+        self, x: Any, columns: np.ndarray, fresh: bool, epochs: int | None = None, **options: Any
+    ) -> None:
+        x = np.asarray(x)
+        trainer = self._made()
+        self.imprint(x, columns)
+        count = EPOCHS if fresh else 1
+        epochs = count if epochs is None else epochs
+        if self.settings.optimizer is None:
+            rate = trainer.optimizer.schedule(0) if trainer.steps == 0 else self._rate
+            self._rate = rate
+            total = max(epochs * -(-len(x) // trainer.batch), 1)
+            schedule: Any = optim.ConstantLR(rate)
+            if fresh:
+                schedule = optim.WarmupLR(optim.CosineLR(rate, total), -(-total // WARM))
+            trainer.optimizer = trainer.optimizer.with_lr(schedule)
+        with warnings.catch_warnings():  # the head may know classes that these examples lack
+            warnings.filterwarnings("ignore", "y: no sample of class")
+            trainer.fit(x, columns, epochs=epochs, **options)
+
+    @property
+    def ready(self) -> bool:  # type: ignore[override]
+        """Whether every column says something."""
+        return not self.unset
+
+    def scores(self, x: Any) -> np.ndarray:
+        return self._made().predict(x)
+
+    # ------------------------------------------------------------------ files
+
+    def header(self) -> dict[str, Any]:
+        trainer = self._made()
+        return {
+            "unset": sorted(self.unset),
+            "layers": self.layers,
+            "optimizer": trainer.optimizer.with_lr(self._rate_now()).config(),
+            "position": {name: getattr(trainer, name) for name in checkpoint.POSITION},
+        }
+
+    def _rate_now(self) -> float:
+        trainer = self._made()
+        return float(getattr(self, "_rate", trainer.optimizer.schedule(0)))
+
+    def state(self) -> dict[str, np.ndarray]:
+        return self._made().state()
+
+    def load(self, classes: int, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.columns, self.layers = [None] * classes, header["layers"]
+        optimizer = optim.from_config(header["optimizer"])
+        asked, self.settings.optimizer = self.settings.optimizer, optimizer
+        try:
+            trainer = self._made()
+        finally:
+            self.settings.optimizer = asked
+        checkpoint.apply(trainer, "this file", header, arrays)
+        self._rate = float(optimizer.schedule(0))
+        self.unset = {int(k) for k in header["unset"]}
