@@ -398,4 +398,4 @@ def _listed(labels: Sequence[Any], say: Any = repr) -> str:
 
 def _fewest(labels: Sequence[Any]) -> int:
     """Examples of the rarest class."""
-    return min(labels.count(c) for c in set(labels))  # type: ignore[attr-defined]
+    return min(labels.count(c) for c in set(labels))

@@ -150,7 +150,11 @@ class Neighbours:
 
     def state(self) -> dict[str, np.ndarray]:
         """Its arrays."""
-        return {"held": self.held, "columns": self.columns, "classes": np.int32([self.classes])}
+        return {
+            "held": self.held,
+            "columns": self.columns,
+            "classes": np.array([self.classes], np.int32),
+        }
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Take what `state` gave; InputError if it does not fit."""

@@ -41,16 +41,17 @@ def layers_of(net: Module, input_shape: Any = None) -> list[Layer]:
     """The layers of a network in the order in which they are used; a weight is a parameter with
     two axes or more, and what has one axis belongs to the weight before it."""
     frozen = freeze(net, sample_specs(net, input_shape), 1, None, False)
+    specs, leaves = frozen.tape.specs, frozen.tape.leaves
     found: list[Layer] = []
     seen: set[int] = set()
     for node in frozen.tape.nodes:
-        new = (v for v in node.ins if v in frozen.leaves and v not in seen)
-        for v in sorted(new, key=lambda v: -frozen.tape.specs[v].ndim):  # type: ignore[index]
-            if frozen.tape.leaves[v].kind != "parameter":  # type: ignore[index]
+        read = [v for v in node.ins if v is not None and v in leaves and v not in seen]
+        for v in sorted(read, key=lambda v: -specs[v].ndim):  # a bias behind its weight
+            if leaves[v].kind != "parameter":
                 continue
-            seen.add(v)  # type: ignore[arg-type]
-            name = frozen.leaves[v].name  # type: ignore[index]
-            if frozen.leaves[v].ndim > 1 or not found:  # type: ignore[index]
+            seen.add(v)
+            name = leaves[v].name
+            if specs[v].ndim > 1 or not found:
                 found.append(Layer(name.rpartition(".")[0] or name))
             found[-1].parameters.append(name)
     if not found:
@@ -66,7 +67,7 @@ def head_value(tape: Tape) -> int | None:
     maker = {n.outs[0]: n for n in tape.nodes}
     v: int | None = tape.outputs[0]
     while v in maker:
-        node = maker[v]  # type: ignore[index]
+        node = maker[v]
         leaf = None if len(node.ins) < 2 else tape.leaves.get(node.ins[1])  # type: ignore[arg-type]
         if node.op == "matmul" and leaf is not None and leaf.kind == "parameter":
             return node.ins[0]
@@ -211,7 +212,7 @@ class SomeChannels(Module):
         self.rest.requires_grad = False
         self.bias = layer.bias
         self.channels = channels
-        self.attrs = getattr(layer, "attrs", None)
+        self.attrs: dict[str, Any] = getattr(layer, "attrs", {})
         self.product = {Conv2d: ops.conv2d, Conv1d: ops.conv1d, Linear: None}[type(layer)]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -230,11 +231,13 @@ def some_channels(net: Module, name: str, share: float) -> None:
     layer = found[0] if found else None
     plain = type(layer) in (Conv2d, Conv1d, Linear) and not getattr(layer, "standardize", 0)
     attrs = getattr(layer, "attrs", {})
-    channels = layer.weight.shape[-2] if layer is not None else 0
-    count = round(share * channels)
-    if not plain or attrs.get("groups", 1) != 1 or not 0 < count < channels:
+    if not plain or attrs.get("groups", 1) != 1:
         return  # of such a layer all learns
     assert isinstance(layer, Conv2d | Conv1d | Linear)
+    channels = layer.weight.shape[-2]
+    count = round(share * channels)
+    if not 0 < count < channels:
+        return
     substitute(net, layer, SomeChannels(layer, count))
 
 

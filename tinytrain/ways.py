@@ -42,6 +42,11 @@ def _moments(optimizer: optim.Optimizer) -> int:
     return int(bool(getattr(optimizer, "momentum", 0)))
 
 
+def _at(optimizer: optim.Optimizer, rate: float | None) -> optim.Optimizer:
+    """The optimizer at a constant rate; as it is without one."""
+    return optimizer if rate is None else optimizer.with_lr(rate)
+
+
 def as_nearest_mean(
     w: np.ndarray, bias: np.ndarray, classes: np.ndarray, means: np.ndarray
 ) -> None:
@@ -204,6 +209,7 @@ class Trained(Way):
         self.unset = {k for k, column in enumerate(columns) if column is None}
         self.layers = settings.layers
         self.trainer: Trainer | None = None
+        self.rate: float | None = None  # of AdamW and the like, before its schedule
         self.used: optim.Optimizer | None = None  # the one that fits, once there is a plan
         self._plan: Plan | None = None
 
@@ -367,8 +373,9 @@ class Trained(Way):
         count = EPOCHS if fresh else 1
         epochs = count if epochs is None else epochs
         if self.settings.optimizer is None:
-            rate = trainer.optimizer.schedule(0) if trainer.steps == 0 else self._rate
-            self._rate = rate
+            if self.rate is None:
+                self.rate = float(trainer.optimizer.schedule(0))
+            rate = self.rate
             total = max(epochs * -(-len(x) // trainer.batch), 1)
             schedule: Any = optim.ConstantLR(rate)
             if fresh:
@@ -392,14 +399,11 @@ class Trained(Way):
         trainer = self._made()
         return {
             "unset": sorted(self.unset),
+            "rate": self.rate,
             "layers": self.layers,
-            "optimizer": trainer.optimizer.with_lr(self._rate_now()).config(),
+            "optimizer": _at(trainer.optimizer, self.rate).config(),
             "position": {name: getattr(trainer, name) for name in checkpoint.POSITION},
         }
-
-    def _rate_now(self) -> float:
-        trainer = self._made()
-        return float(getattr(self, "_rate", trainer.optimizer.schedule(0)))
 
     def state(self) -> dict[str, np.ndarray]:
         return self._made().state()
@@ -413,5 +417,5 @@ class Trained(Way):
         finally:
             self.settings.optimizer = asked
         checkpoint.apply(trainer, "this file", header, arrays)
-        self._rate = float(optimizer.schedule(0))
+        self.rate = header["rate"]
         self.unset = {int(k) for k in header["unset"]}
