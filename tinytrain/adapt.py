@@ -5,7 +5,6 @@ fits. One object, whatever the way; the network that is given is left as it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,33 +15,12 @@ from tinytrain.freeze import sample_specs
 from tinytrain.nearest import STORES
 from tinytrain.nn.module import Module
 from tinytrain.number import is_whole
-from tinytrain.partial import LAST, TRAINED, head_of
+from tinytrain.partial import TRAINED, head_of
 from tinytrain.plan import Plan
-from tinytrain.ways import Nearest, Trained, Way
+from tinytrain.ways import Nearest, Settings, Trained, Way
 
 WAYS = (*STORES, *TRAINED)  # from the cheapest to the dearest
 FEW, MANY = 3, 100  # examples a class: below, a mean is better than training; above, train it all
-
-
-@dataclass
-class Settings:
-    """What `adapt` was asked for, as plain data but for the optimizer."""
-
-    ram: int | None = None
-    flash: bool = False
-    k: int = LAST
-    layers: Any = None
-    neighbours: int = 5
-    metric: str | None = None
-    optimizer: Any = None
-    batch: int = 10
-    backend: str = "auto"
-    seed: int = 0
-    input_shape: Any = None
-    policy: str = "auto"
-    microbatch: Any = "auto"
-    density: float | None = None
-    spill: str | None = None
 
 
 def adapt(

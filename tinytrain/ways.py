@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +21,9 @@ from tinytrain.lower import lower
 from tinytrain.nearest import STORES, Neighbours
 from tinytrain.nn.layers import Linear
 from tinytrain.nn.module import Module
-from tinytrain.partial import choose, copy_of, head_of, with_classes
+from tinytrain.partial import LAST, choose, copy_of, head_of, with_classes
 from tinytrain.plan import ALIGN, Plan, make_plan
 from tinytrain.trainer import Trainer
-
-if TYPE_CHECKING:
-    from tinytrain.adapt import Settings
 
 EPOCHS = 30
 RATES = {"head": 1e-2, "biases": 5e-3, "last": 3e-3, "sparse": 3e-3, "all": 2e-3}  # of AdamW
@@ -33,6 +31,27 @@ BATCH = 10  # for which these rates are
 DECAY = 0.02  # of weights, AdamW's
 WARM = 20  # one step in so many is warm-up
 APART = 4.0  # logits that two classes' means differ by where a head begins as nearest class mean
+
+
+@dataclass
+class Settings:
+    """What `adapt` was asked for, as plain data but for the optimizer."""
+
+    ram: int | None = None
+    flash: bool = False
+    k: int = LAST
+    layers: Any = None
+    neighbours: int = 5
+    metric: str | None = None
+    optimizer: Any = None
+    batch: int = 10
+    backend: str = "auto"
+    seed: int = 0
+    input_shape: Any = None
+    policy: str = "auto"
+    microbatch: Any = "auto"
+    density: float | None = None
+    spill: str | None = None
 
 
 def _moments(optimizer: optim.Optimizer) -> int:
