@@ -19,6 +19,8 @@ enum { LANES = 4, ROWS = 6, VECTORS = 2 };
 enum { LANES = 4, ROWS = 4, VECTORS = 2 };
 #endif
 enum { MOST_ROWS = 8, MOST_VECTORS = 2 };
+enum { DEEP = 128, BROAD = 2 * LANES }; /* a block of b that is brought together: 16 KB at most */
+enum { FAR = 512, MANY = 32 }; /* floats between rows, and rows of a, from which that pays */
 
 typedef float wide __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
@@ -92,7 +94,7 @@ COLUMNS(gemm_four, tile_four, ROWS, 1, 0)
 COLUMNS(lanewise_four, tile_four, 4, 1, 1)
 #endif
 
-void tt_gemm(const tt_product *q) {
+static void gemm_near(const tt_product *q) {
     tt_ix n = 0;
     for (; q->n - n >= VECTORS * LANES; n += VECTORS * LANES) gemm_many(q, n);
     for (; q->n - n >= LANES; n += LANES) gemm_wide(q, n);
@@ -117,12 +119,23 @@ void tt_lanewise(const tt_product *q) {
     for (; n < q->n; n++) lanewise_one(q, n);
 }
 
-/* Columns of b are turned, a block at a time, into rows of a buffer. */
+/* A block of b, `deep` by `broad`, as rows of a buffer. */
+static void pack(float *block, const float *b, tt_ix deep, tt_ix broad, tt_ix b_ki, tt_ix b_ko) {
+    tt_ix i, k;
+    if (b_ko == 1) {
+        for (k = 0; k < deep; k++)
+            for (i = 0; i < broad; i++) block[k * BROAD + i] = b[k * b_ki + i];
+        return;
+    }
+    for (i = 0; i < broad; i++)
+        for (k = 0; k < deep; k++) block[k * BROAD + i] = b[i * b_ko + k * b_ki];
+}
+
+/* A block of b at a time is brought together in a buffer, its columns as rows. */
 void tt_across(const tt_product *q) {
-    enum { DEEP = 128, BROAD = 2 * LANES };
     float block[DEEP * BROAD];
     tt_product part = *q;
-    tt_ix n, first, i, k;
+    tt_ix n, first;
     part.b = block, part.b_ki = BROAD, part.ko = 1, part.a_ko = part.b_ko = 0;
     for (n = 0; n < q->n; n += BROAD) {
         part.n = q->n - n < BROAD ? q->n - n : BROAD;
@@ -131,12 +144,20 @@ void tt_across(const tt_product *q) {
         for (first = 0; first < q->ki || first == 0; first += DEEP, part.add = 1) {
             part.ki = q->ki - first < DEEP ? q->ki - first : DEEP;
             part.a = q->a + first * q->a_ki;
-            for (i = 0; i < part.n; i++) {
-                const float *b = q->b + (n + i) * q->b_ko + first * q->b_ki;
-                for (k = 0; k < part.ki; k++) block[k * BROAD + i] = b[k * q->b_ki];
-            }
-            tt_gemm(&part);
+            pack(block, q->b + n * q->b_ko + first * q->b_ki, part.ki, part.n, q->b_ki, q->b_ko);
+            gemm_near(&part);
         }
+    }
+}
+
+/* Rows of b that lie pages apart are brought together where many rows of a use them. */
+void tt_gemm(const tt_product *q) {
+    if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1 && !q->bias) {
+        tt_product turned = *q;
+        turned.b_ko = 1;
+        tt_across(&turned);
+    } else {
+        gemm_near(q);
     }
 }
 #else
