@@ -28,10 +28,11 @@ FLOORS = """
     run spillfile
     tensor
     functions
-    nn optim prune losses check data
+    nn optim prune losses check data bleu
     freeze
     bound progress
     checkpoint diverge recover trainer compare
+    translate
     nearest partial
     embed
     ways
