@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from tinytrain.bound import Bound, load
+from tinytrain.bound import Bound
 from tinytrain.data.pairs import by_length, pad
 from tinytrain.data.vocabulary import BEGIN, END, PAD, Vocabulary
 from tinytrain.errors import InputError
 from tinytrain.freeze import freeze
+from tinytrain.lifetime import Layout
 from tinytrain.lower import lower
 from tinytrain.nn.module import Module
-from tinytrain.plan import Layout, make_plan
+from tinytrain.plan import make_plan
 from tinytrain.run import Executor, choose_backend, new_arena
 from tinytrain.spec import Spec
 from tinytrain.tensor import Tensor
@@ -55,7 +56,7 @@ class Translator:
 
     def __init__(
         self,
-        net: Module,
+        net: Any,
         vocabulary: Vocabulary,
         trainer: Trainer | None = None,
         beam: int = 1,
@@ -147,10 +148,8 @@ class Translator:
 
     def _run(self, what: str, s: int, t: int, *inputs: np.ndarray) -> np.ndarray:
         bound = self._for(what, s, t)
-        for a, view, limit in zip(inputs, bound.inputs, bound.input_limits, strict=True):
-            load("text", a, view, limit)
-        for view, array in bound.constants:
-            view[...] = array
+        bound.check(inputs, ())
+        bound.fill(inputs, ())
         bound.run()
         return bound.outputs[0]
 

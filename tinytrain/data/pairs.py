@@ -103,7 +103,7 @@ def pack(
     done: list[list[int]] = []
     rows: list[list[int]] = []  # open ones: the pairs in them
     used: list[tuple[int, int]] = []
-    for k in order:
+    for k in order.tolist():
         source, target = (len(side) for side in pairs[k])
         for row, (s, t) in enumerate(used):
             if s + source <= width[0] and t + target <= width[1] and len(rows[row]) < sentences - 1:
@@ -143,9 +143,9 @@ def _check_fits(pairs: Sequence[Numbers], width: tuple[int, int]) -> None:
 
 def _fill(rows: list[list[Numbers]], width: tuple[int, int], sentences: int) -> Rows:
     n, (s, t) = len(rows), width
-    made = Rows(
-        *(np.full((n, w), PAD, np.int32) for w in (s, s, s, t, t, t, t)), np.zeros((n, t), "f")
-    )
+    left = (np.full((n, s), PAD, np.int32) for _ in range(3))
+    right = (np.full((n, t), PAD, np.int32) for _ in range(4))
+    made = Rows._make([*left, *right, np.zeros((n, t), np.float32)])
     made.source_in[...] = made.target_in[...] = sentences - 1
     for k, row in enumerate(rows):
         a = b = 0
