@@ -12,6 +12,10 @@ import numba  # noqa: F401  (so that its absence shows here, before any kernel i
 _FILES = {
     "bitmap": ("bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp", "topk_pack"),
     "conv": ("conv2d", "conv2d_vjp_x", "conv2d_vjp_w", "conv2d_vjp_w_sgd"),
+    "elementwise": (
+        *("add", "sub", "mul", "scale", "relu", "relu6", "relu6_vjp"),
+        *("running_average", "mean", "broadcast_to", "fill"),
+    ),
     "lines": ("conv2d_lines", "conv2d_vjp_x_lines"),
     "matmul": ("matmul", "matmul_nt", "matmul_tn", "matmul_tn_sgd"),
     "norm": (
@@ -40,6 +44,11 @@ _FILES = {
     ),
 }
 KERNELS = {name: file for file, names in _FILES.items() for name in names}
+
+
+def joined(calls: Any) -> Any:
+    """The same calls with each run of compiled ones as one walk."""
+    return import_module(".numba_walk", __package__).joined(calls)
 
 
 def __getattr__(name: str) -> Any:

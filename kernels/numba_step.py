@@ -9,8 +9,6 @@ Orders of the sums, float32 throughout:
                     ((0+4)+(2+6)) + ((1+5)+(3+7)). A stored value comes before.
     sum_to          leading axes as rows in the order of `numba_norm`; the stored value is added
                     last, as total + stored.
-
-Rows whose NumPy kernel is one pass of one ufunc (add, relu, scale) are left to the reference.
 """
 
 import numpy as np
@@ -33,6 +31,7 @@ from .numba_lanes import (
     where_positive,
 )
 from .numba_norm import sum_rows
+from .numba_walk import Choice
 
 _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 
@@ -245,12 +244,12 @@ def _sum_leading(y, g, acc):
         store(total, address(y) + at, n)
 
 
+@Choice
 def sum_to(y, g, shape, acc):
     """Over leading axes here; the other broadcasts are rare and left to the reference."""
     if y.shape == g.shape[g.ndim - y.ndim :]:
-        _sum_leading(y, g, acc)
-    else:
-        numpy_.sum_to(y, g, shape, acc)
+        return _sum_leading, (y.reshape(-1), g.reshape(-1), acc)
+    return numpy_.sum_to, (y, g, shape, acc)
 
 
 @njit(cache=True, error_model="numpy")
@@ -303,9 +302,10 @@ def _zero_pruned(y, g, p):
         y[k] = g[k] if p[k] != 0 else 0
 
 
+@Choice
 def zero_pruned(y, g, p):
-    y, g, p = (a.reshape(-1).view(np.uint32) for a in (y, g, p))
-    _zero_pruned(y, g, p)
+    """g where p is not +0, by bits."""
+    return _zero_pruned, tuple(a.reshape(-1).view(np.uint32) for a in (y, g, p))
 
 
 @njit(cache=True, error_model="numpy")
@@ -320,9 +320,22 @@ def _finite(x):
     return no_nan(even + odd)
 
 
-def check_finite(flag, *xs):
+@njit(cache=True, error_model="numpy")
+def _check_one(flag, x):
+    flag[()] = 0 if _finite(x) else 1
+
+
+def _check_all(flag, *xs):
     flag[...] = 0
     for k, x in enumerate(xs, 1):
         if not (_finite(x) if x.dtype == np.float32 else np.isfinite(x).all()):
             flag[...] = k
             return
+
+
+@Choice
+def check_finite(flag, *xs):
+    """0, or the position from 1 of the first array that holds a NaN or an infinity."""
+    if len(xs) == 1 and xs[0].dtype == np.float32:
+        return _check_one, (flag, xs[0].reshape(-1))
+    return _check_all, (flag, *xs)

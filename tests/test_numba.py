@@ -372,6 +372,14 @@ def one_call_of_each() -> dict[str, tuple]:
         "square_sum": (loss, x, True),
         "mse": (loss, y, x, x, None),
         "check_finite": (np.zeros((), np.uint32), x, w),
+        **dict.fromkeys(("add", "sub", "mul"), (y, x, s)),
+        **dict.fromkeys(("relu", "relu6"), (y, x)),
+        "relu6_vjp": (y, x, x),
+        "scale": (y, x, 0.5),
+        "running_average": (s.copy(), s, var, 0.1, 1.5),
+        "mean": (normal(rng, 2, 6), x, (1, 2), False),
+        "broadcast_to": (y, normal(rng, 2, 1, 1, 6), x.shape),
+        "fill": (y, x.shape, 1.5, "float32"),
     }
 
 
