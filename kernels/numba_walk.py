@@ -106,7 +106,8 @@ def _apply(typing, record):
     return types.int64(record), codegen
 
 
-@njit(cache=True)
+# Called by address alone: without the wrappers for Python and C it compiles in half the time.
+@njit(cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _entry(record):
     return _apply(record)
 
