@@ -253,13 +253,45 @@ def test_layers_are_named_in_the_order_of_use() -> None:
     assert layers_of(batch_normed())[1].parameters == ["3.weight", "3.bias", "4.weight", "4.bias"]
 
 
+def test_a_contribution_is_what_a_small_step_gains(digits) -> None:
+    """A step of SGD on one layer alone takes rate * gain off the loss, to first order."""
+    net, (x, y), _ = digits
+    x, y = x[y < 7], y[y < 7]
+    rate = 1e-3
+    whole = {c.layer: c for c in tt.adapt(net, "sparse").contributions(x, y) if c.share == 1}
+    assert set(whole) == {"0", "4", "9"}
+    for layer in layers_of(net)[:-1]:
+        one = models.build("digits_cnn", classes=7)
+        one.load_state_dict(net.state_dict())
+        for name, p in one.named_parameters():
+            p.requires_grad = name in layer.parameters
+        trainer = tt.Trainer(one, optimizer=optim.SGD(lr=rate), batch=len(x))
+        before = trainer.evaluate(x, y)["loss"]
+        trainer.step(x, y)
+        gained = (before - trainer.evaluate(x, y)["loss"]) / rate
+        assert gained == pytest.approx(whole[layer.name].gain, rel=0.1)
+    assert whole["9"].nbytes > whole["0"].nbytes > 0
+
+
+def test_layers_are_chosen_by_contribution_within_the_budget(digits) -> None:
+    net, (x, y), test = digits
+    found = tt.adapt(net, "sparse", flash=True, ram="24K", batch=1).fit(x, y)
+    shares = found._decided().layers
+    best = tt.adapt(net, "sparse").contributions(x, y)[0]
+    assert shares[best.layer] >= best.share and len(shares) > 1
+    assert found.ram_bytes <= 24 * 1024
+    assert found.evaluate(*test)["accuracy"] > 0.72
+    free = tt.adapt(net, "sparse").fit(x, y, epochs=1)
+    assert free.trainer is not None and free._decided().layers
+
+
 def test_auto_goes_by_the_examples_and_the_budget(digits) -> None:
     net, (x, y), _ = digits
     assert tt.adapt(net, examples=1).how == "prototypes"
     assert tt.adapt(net, examples=5).how == "last"
     assert tt.adapt(net, examples=100).how == "all"
     assert tt.adapt(net, examples=5, ram="17K").how == "prototypes"
-    assert tt.adapt(net, examples=5, ram="24K", batch=1).how == "head"
+    assert tt.adapt(net, examples=5, ram="24K", batch=1).how == "sparse"
     found = tt.adapt(net)
     with pytest.raises(InputError, match="decides by the first examples"):
         found.plan.dump()

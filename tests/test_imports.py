@@ -34,7 +34,7 @@ FLOORS = """
     checkpoint diverge recover trainer compare
     translate
     nearest partial
-    embed
+    embed contribution
     ways
     adapt
     adaptplan

@@ -35,7 +35,8 @@ def adapt(
 
     how       "prototypes" or "knn": nearest class mean or neighbours over embeddings, no backward;
               "head": a softmax layer over them; "biases": all biases and the head (TinyTL); "last":
-              the last `k` layers; "sparse": `layers`, names or {name: share of input channels};
+              the last `k` layers; "sparse": `layers`, names or {name: share of input channels},
+              or, without any, those that contribute most for their bytes by the first examples;
               "all"; "auto": by the number of examples and `ram`, once these are known.
     ram       bytes that learning may take, as an int or "256K". BudgetError if it takes more.
     flash     True: frozen parameters lie in flash, as on a board, and do not count.
@@ -119,7 +120,7 @@ class Learner:
         """The best way for so many examples of the rarest class that fits `ram`. By measurement
         (see the bench "learn"): of one or two examples a class their mean is the better judge,
         and a last block that learns is as good as all, until examples are many."""
-        order = ["last", "head", "prototypes"]
+        order = ["last", "sparse", "head", "prototypes"]
         if fewest < FEW:
             return "prototypes"
         if fewest >= MANY:
@@ -270,6 +271,17 @@ class Learner:
     def trainer(self) -> Any:
         """The Trainer of a way that trains, once it has learned; else None."""
         return getattr(self._decided(), "trainer", None)
+
+    def contributions(self, x: Any, y: Any) -> list[Any]:
+        """What each layer would bring for its bytes if it learned these examples, the best first:
+        `layer, share, gain, nbytes, score` (see `contribution`). Nothing changes."""
+        labels = self._check(x, y)
+        if self._way is None or isinstance(self._way, Nearest):
+            raise InputError("contributions are of ways that train: adapt(net, how='sparse')")
+        probe = Learner(self.net, "sparse", self.settings, self._given, None)
+        way = probe._decided()
+        assert isinstance(way, Trained)
+        return way.contributions(np.asarray(x), probe._columns(labels, way, x))
 
     @property
     def ram_bytes(self) -> int:

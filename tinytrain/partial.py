@@ -225,20 +225,30 @@ class SomeChannels(Module):
         return y + self.product(b, self.rest, self.bias, **self.attrs)
 
 
+def channels_of(net: Module, name: str) -> int:
+    """Input channels of the layer whose weight has this name, where a share of them can learn; 0
+    where it learns whole or not at all (grouped, standardized or other layers)."""
+    layer = _owner(net, name)
+    if type(layer) not in (Conv2d, Conv1d, Linear) or getattr(layer, "standardize", False):
+        return 0
+    if getattr(layer, "attrs", {}).get("groups", 1) != 1:
+        return 0
+    return dict(net.named_parameters())[name].shape[-2]
+
+
+def _owner(net: Module, name: str) -> Module | None:
+    p = dict(net.named_parameters())[name]
+    return next((m for m in net.modules() if getattr(m, "weight", None) is p), None)
+
+
 def some_channels(net: Module, name: str, share: float) -> None:
-    """Let a share of the input channels of the layer of this name learn, its bias with them."""
-    found = [m for m in net.modules() if getattr(getattr(m, "weight", None), "name", "") == name]
-    layer = found[0] if found else None
-    plain = type(layer) in (Conv2d, Conv1d, Linear) and not getattr(layer, "standardize", 0)
-    attrs = getattr(layer, "attrs", {})
-    if not plain or attrs.get("groups", 1) != 1:
-        return  # of such a layer all learns
-    assert isinstance(layer, Conv2d | Conv1d | Linear)
-    channels = layer.weight.shape[-2]
+    """Let a share of the input channels of the layer with this weight learn, its bias with them;
+    the whole layer, where that cannot be."""
+    layer, channels = _owner(net, name), channels_of(net, name)
     count = round(share * channels)
-    if not 0 < count < channels:
-        return
-    substitute(net, layer, SomeChannels(layer, count))
+    if 0 < count < channels:
+        assert isinstance(layer, Conv2d | Conv1d | Linear)
+        substitute(net, layer, SomeChannels(layer, count))
 
 
 # ---------------------------------------------------------------------------- what learns

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -234,8 +234,12 @@ class Trained(Way):
 
     # ------------------------------------------------------------------ network and plan
 
-    def _network(self) -> Module:
-        """The network as it is now, with its columns, and what learns trainable."""
+    def _network(self, layers: Any = None) -> Module:
+        """The network as it is now, with its columns, and what learns trainable; `layers` instead
+        of those that were chosen."""
+        layers = self.layers if layers is None else layers
+        if self.how == "sparse" and layers is None:
+            raise InputError("how='sparse' chooses its layers by examples: give layers=, or fit")
         shape = self.settings.input_shape
         if not self.columns:
             raise InputError(
@@ -243,7 +247,7 @@ class Trained(Way):
             )
         net = copy_of(self.pretrained)
         net = with_classes(net, self.columns, shape)
-        return choose(net, self.how, self.settings.k, self.layers, shape)
+        return choose(net, self.how, self.settings.k, layers, shape)
 
     def _optimizers(self) -> list[optim.Optimizer]:
         """Those to be tried, the dearest first."""
@@ -298,12 +302,12 @@ class Trained(Way):
                 return True
         return False
 
-    def easily(self) -> bool:
+    def easily(self, layers: Any = None) -> bool:
         """Whether it fits the budget with the leanest optimizer, by a look at two plans."""
         s = self.settings
         if s.ram is None:
             return True
-        net = self._network()
+        net = self._network({} if self.how == "sparse" and layers is None else layers)
         given = {"batch": s.batch, "input_shape": self.samples, "loss": "cross_entropy"}
         leaves = net.named_leaves().values()
         frozen = sum(-(-p.spec.nbytes // ALIGN) * ALIGN for p in leaves if not p.requires_grad)
@@ -387,6 +391,8 @@ class Trained(Way):
         self, x: Any, columns: np.ndarray, fresh: bool, epochs: int | None = None, **options: Any
     ) -> None:
         x = np.asarray(x)
+        if self.how == "sparse" and self.layers is None:
+            self.layers = self._best_layers(x, columns)
         trainer = self._made()
         self.imprint(x, columns)
         count = EPOCHS if fresh else 1
@@ -403,6 +409,32 @@ class Trained(Way):
         with warnings.catch_warnings():  # the head may know classes that these examples lack
             warnings.filterwarnings("ignore", "y: no sample of class")
             trainer.fit(x, columns, epochs=epochs, **options)
+
+    def contributions(self, x: np.ndarray, columns: np.ndarray) -> list[Any]:
+        """What each layer would bring for its bytes, by these examples."""
+        from tinytrain.contribution import contributions
+
+        head = Trained(self.pretrained, "head", replace(self.settings, ram=None), self.samples, [])
+        head.columns, head.unset = list(self.columns), set(self.unset)
+        head.imprint(x, columns)
+        net = head._made().net
+        return contributions(net, x, columns, self._nbytes, self.settings.input_shape)
+
+    def _nbytes(self, layers: dict[str, float]) -> int:
+        """Of a step over one sample in which these learn, every residual kept."""
+        net = self._network(layers)
+        given = {"batch": 1, "input_shape": self.samples, "loss": "cross_entropy"}
+        optimizer = self._optimizers()[-1]
+        plan = freeze.plan(net, optimizer=optimizer, policy="keep", **given)
+        return plan.board_bytes if self.flash else plan.arena_bytes
+
+    def _best_layers(self, x: np.ndarray, columns: np.ndarray) -> dict[str, float]:
+        """Those with the best contribution for their bytes that fit."""
+        from tinytrain.contribution import choose_layers
+
+        found = self.contributions(x, columns)
+        fits = None if self.settings.ram is None else self.easily
+        return choose_layers(found, fits)
 
     @property
     def ready(self) -> bool:  # type: ignore[override]
