@@ -12,7 +12,7 @@ import pytest
 
 # From the ground up; rooms on one line may use each other.
 FLOORS = """
-    errors _layout number durable
+    errors _layout number durable philox
     spec
     op
     ops

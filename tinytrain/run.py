@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 POISON = 0xFF  # a NaN in float32, so that a dead byte that is read shows
 CANARIES = (0xA5, 0x5A)
+PIECE = 2**14  # bytes of an arena that are looked at together
 ALIGNMENT = 64  # of the arena's first byte
 BACKENDS = ("numpy", "numba", "c")
 NUMBA_NEEDS = 2**30  # bytes of memory, below which its compiler (125 MB) is too much
@@ -43,8 +44,7 @@ def automatic() -> tuple[str, str]:
     from tinytrain.kernels import c_
 
     try:
-        c_.library()
-        return "c", f"the C kernels are built: {c_.build_path()}"
+        return "c", f"the C kernels are built: {c_.library()._name}"
     except ImportError as error:
         why = str(error)
     import importlib.util
@@ -387,6 +387,10 @@ class HighWater:
     def after(self) -> None:
         """After a whole step: look how far up the paint is gone, and use it up."""
         if self.paints:
-            touched = np.flatnonzero(self.arena[self.floor :] != self.paints.pop(0))
-            if touched.size:
-                self.nbytes = max(self.nbytes, self.floor + int(touched[-1]) + 1)
+            paint, end = self.paints.pop(0), len(self.arena)
+            while end > self.nbytes:  # a piece at a time: to look at all takes nine times as much
+                begin = max(self.nbytes, end - PIECE)
+                touched = np.flatnonzero(self.arena[begin:end] != paint)
+                if touched.size:
+                    self.nbytes = begin + int(touched[-1]) + 1
+                end = begin

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinytrain import philox
 from tinytrain.errors import InputError
 
 Index = NDArray[np.int32]
@@ -65,7 +66,7 @@ def _permutation(n: int, first: int, second: int) -> Index:
     NumPy promises that a bit generator's stream never changes (NEP 19); what Generator.permutation
     makes of it may. Philox: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
     """
-    words = np.random.Philox(key=np.array([first, second], dtype=np.uint64)).random_raw(n)
+    words = philox.raw((first, second), n)
     return np.argsort(words, kind="stable").astype(np.int32)
 
 

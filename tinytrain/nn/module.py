@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytrain import tensor
+from tinytrain import philox, tensor
 from tinytrain.errors import InputError
 from tinytrain.nn.init import Init, constant
 from tinytrain.spec import Spec
@@ -71,7 +71,7 @@ class Parameter(Tensor):
 
     def fill(self, out: np.ndarray) -> np.ndarray:
         """Write the initial values to `out` (float32, of this shape)."""
-        self.init(np.random.Generator(np.random.Philox(key=np.array(self.key, np.uint64))), out)
+        self.init(philox.Generator(self.key), out)
         return out
 
     def _held(self) -> np.ndarray | None:
