@@ -22,7 +22,8 @@ from tinytrain.models import shipped
 
 EPOCHS, BATCH, RATE, DECAY, SMOOTHING = 24, 64, 3e-3, 0.02, 0.05
 WARM = 15  # one step in so many is warm-up
-WARPS = np.exp(np.linspace(np.log(0.82), np.log(1.22), 13))  # lengths of the vocal tract
+WARPS = 13  # vocal tracts of different lengths
+OTHERS, OWN = (0.82, 1.22), (0.95, 1.05)  # shortest and longest: others', and one's own
 
 
 @dataclass
@@ -67,17 +68,19 @@ def load(path: Any, front: LogMel | None = None) -> Speech:
 
 
 class Augmentation:
-    """Random pictures of utterances: another vocal tract, speed, place, noise, room and gaps."""
+    """Random pictures of utterances: another vocal tract (`warp` times as long, from and to),
+    speed, place, noise, room and gaps."""
 
-    def __init__(self, speech: Speech):
+    def __init__(self, speech: Speech, warp: tuple[float, float] = OTHERS):
         self.speech = speech
-        self.filters = np.stack([speech.front.filters(w) for w in WARPS]).astype(np.float32)
+        warps = np.exp(np.linspace(*np.log(warp), WARPS))
+        self.filters = np.stack([speech.front.filters(w) for w in warps]).astype(np.float32)
         self.plain = speech.front.filters().astype(np.float32)
 
     def __call__(self, pick: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N, frames, bands, 1), a new draw of each."""
         energies, heard = self._stretched(pick, rng)
-        filters = self.filters[rng.integers(0, len(WARPS), len(pick))]
+        filters = self.filters[rng.integers(0, WARPS, len(pick))]
         filters[rng.random(len(pick)) >= 0.7] = self.plain
         mels = energies @ filters
         mean = mels.sum((1, 2), keepdims=True) / (heard.sum((1, 2), keepdims=True) * mels.shape[2])

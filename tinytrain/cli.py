@@ -24,7 +24,7 @@ BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
 BENCHES = (
     *("arena", "plans", "memory", "solver", "spill", "imports"),
-    *("fashion", "pruning", "accuracy", "speed", "faults", "mutations"),
+    *("fashion", "pruning", "accuracy", "speed", "faults", "mutations", "learn"),
 )
 
 
@@ -150,7 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "run the benchmarks")
     bench.add_argument("case", nargs="*", help=f"any of {', '.join(BENCHES)} (default: all)")
     bench.add_argument("--data", help="folder of benchmark data")
-    bench.add_argument("--only", help="cases whose name contains this (memory, accuracy)")
+    bench.add_argument("--only", help="cases whose name contains this (memory, accuracy, learn)")
+    bench.add_argument(
+        "--nets", metavar="FOLDER", help="trained networks are kept, and looked for, here (learn)"
+    )
     bench.add_argument("--quick", action="store_true", help="plan, but run no step (memory)")
     bench.add_argument(
         "--svg", help="write a picture to this file (accuracy: cifar's losses; speed)"
@@ -593,7 +596,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     for case in cases:
         if case not in BENCHES:
             raise InputError(f"unknown benchmark {case!r}; there are {', '.join(BENCHES)}")
-    given = {k: v for k in ("only", "quick", "svg") if (v := getattr(arguments, k))}
+    given = {k: v for k in ("only", "quick", "svg", "nets") if (v := getattr(arguments, k))}
     results = {}
     for case in cases:
         run = importlib.import_module(f"tinytrain.bench.{case}").run

@@ -28,16 +28,16 @@ def affine(images: Floats, matrices: NDArray, background: float = 0.0) -> Floats
     grid = np.stack([x.ravel(), y.ravel(), np.ones(h * w, np.float32)])
     at = matrices @ grid
     column, row = (at[:, 0] * w + w + 1) / 2, (at[:, 1] * h + h + 1) / 2  # in a padded image
-    np.clip(column, 0, w + 0.999, out=column)
-    np.clip(row, 0, h + 0.999, out=row)
+    np.clip(column, 0, w + 1, out=column)
+    np.clip(row, 0, h + 1, out=row)
     padded = np.pad(
-        images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=np.float32(background)
-    ).reshape(n * (h + 2) * (w + 2), c)
+        images, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=np.float32(background)
+    ).reshape(n * (h + 3) * (w + 3), c)
     left, top = column.astype(np.int32), row.astype(np.int32)
     across, down = (column - left)[..., None], (row - top)[..., None]
-    first = (np.arange(n, dtype=np.int32)[:, None] * (h + 2) + top) * (w + 2) + left
+    first = (np.arange(n, dtype=np.int32)[:, None] * (h + 3) + top) * (w + 3) + left
     upper = padded[first] * (1 - across) + padded[first + 1] * across
-    below = padded[first + w + 2] * (1 - across) + padded[first + w + 3] * across
+    below = padded[first + w + 3] * (1 - across) + padded[first + w + 4] * across
     return (upper + down * (below - upper)).reshape(n, h, w, c)
 
 
