@@ -68,7 +68,10 @@ def run(
         module = importlib.import_module(f"tinytrain.bench.learn_{part}")
         rows[part] = module.rows(data, kept)
         if not json:
-            print(f"{part}: {module.__doc__.splitlines()[0]}\n{text(rows[part])}\n", flush=True)
+            print(
+                f"{part}: {(module.__doc__ or '').splitlines()[0]}\n{text(rows[part])}\n",
+                flush=True,
+            )
     if not json and kept.seconds:
         spent = ", ".join(f"{name} {s:.0f} s" for name, s in kept.seconds.items())
         print(f"processor time of training: {spent}")

@@ -5,6 +5,7 @@ Trained on the 30 background alphabets alone; the 20 evaluation alphabets choose
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,12 @@ OFFICIAL = (0.920, 0.955)  # of a Siamese net (Koch et al. 2015), and the goal
 def rows(data: str | None, nets: Nets) -> list[Row]:
     """The official runs and random episodes, with every seed."""
     path = data_file(data, "omniglot28.npz")
+    seen = characters.Characters(path, evaluation=False)
     unseen = characters.Characters(path, evaluation=True)
     plain, viewed = [], []
     scores: dict[tuple[int, int], list[float]] = {kind: [] for kind in EPISODE_GOALS}
     for seed in SEEDS:
-        net = nets(
-            f"characters-{seed}",
-            lambda s=seed: characters.pretrain(characters.Characters(path, evaluation=False), s),
-        )
+        net = nets(f"characters-{seed}", partial(characters.pretrain, seen, seed))
         predict = Trainer(net, batch=100).predict
         plain.append(official(path, predict))
         viewed.append(official(path, predict, np.random.default_rng([seed, 5])))

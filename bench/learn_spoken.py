@@ -7,6 +7,7 @@ learn was chosen on other folds: pretrained on four speakers, judged on a fifth 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,7 @@ def _digits(speech: spoken.Speech, augmented: Any, nets: Nets) -> list[Row]:
     for seed in SEEDS:
         for speaker in range(len(speech.names)):
             pick = speech.pick(_others(speech, speaker))
-            net = nets(
-                f"spoken-{speaker}-{seed}", lambda p=pick, s=seed: spoken.pretrain(speech, p, s)
-            )
+            net = nets(f"spoken-{speaker}-{seed}", partial(spoken.pretrain, speech, pick, seed))
             few, test = speech.pick([speaker], 0, LEARNED), speech.pick([speaker], TESTED)
             x, y = speech.pictures(test), speech.digit[test]
             before = tt.Trainer(net).evaluate(x, y)["accuracy"]
@@ -110,10 +109,8 @@ def _words(speech: spoken.Speech, augmented: Any, nets: Nets) -> list[Row]:
             new = WORDS[seed][speaker]
             old = [d for d in range(10) if d != new]
             pick = speech.pick(_others(speech, speaker), digits=old)
-            net = nets(
-                f"word-{speaker}-{seed}",
-                lambda p=pick, s=seed, w=old: spoken.pretrain(speech, p, s, words=w),
-            )
+            make = partial(spoken.pretrain, speech, pick, seed, words=old)
+            net = nets(f"word-{speaker}-{seed}", make)
             net.classes = old
             test = speech.pick([speaker], TESTED)
             x, y = speech.pictures(test), speech.digit[test]

@@ -60,7 +60,7 @@ def read(path: Any) -> Module:
         raise InputError(f"{path}: not a pretrained network ({error})") from error
     net.load_state_dict(arrays)
     if classes is not None:
-        net.classes = classes  # type: ignore[attr-defined]
+        net.classes = classes
     return net
 
 

@@ -73,7 +73,7 @@ class Augmentation:
 
     def __init__(self, speech: Speech, warp: tuple[float, float] = OTHERS):
         self.speech = speech
-        warps = np.exp(np.linspace(*np.log(warp), WARPS))
+        warps = np.exp(np.linspace(np.log(warp[0]), np.log(warp[1]), WARPS))
         self.filters = np.stack([speech.front.filters(w) for w in warps]).astype(np.float32)
         self.plain = speech.front.filters().astype(np.float32)
 

@@ -130,6 +130,7 @@ class Module:
 
     training = True
     input_shape: Any = None  # of one sample; set by the zoo, read by Trainer
+    classes: Any = None  # names of the outputs, where they have names
     recipe: dict[str, Any] | None = None  # what made it; set by the zoo, kept in checkpoints
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
