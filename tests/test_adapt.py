@@ -285,6 +285,28 @@ def test_layers_are_chosen_by_contribution_within_the_budget(digits) -> None:
     assert free.trainer is not None and free._decided().layers
 
 
+def test_a_learner_keeps_examples_for_replay(digits, tmp_path) -> None:
+    net, (x, y), (test_x, test_y) = digits
+    found = tt.adapt(net, "last", replay="8K").fit(x, y)
+    plain = tt.adapt(net, "last").fit(x, y)
+    assert found.ram_bytes - found.plan.arena_bytes == 8192 // 260 * 260
+    nines = test_x[test_y == 9]
+    for _ in range(8):
+        for each in (found, plain):
+            each.partial_fit(np.concatenate([nines, nines[:1]]), [9] * len(nines) + [8])
+    others = test_y != 9
+    kept, lost = (each.evaluate(test_x[others], test_y[others]) for each in (found, plain))
+    assert kept["accuracy"] > lost["accuracy"] + 0.1
+    path = str(tmp_path / "it.npz")
+    found.save(path)
+    again = tt.Learner.restore(path, net)._decided().reservoir
+    assert np.array_equal(again.all()[0], found._decided().reservoir.all()[0])
+    found.remove(3)
+    held = found._decided().reservoir
+    assert held.count < again.count and held.all()[1].max() == 8
+    found.partial_fit(x[y != 3], y[y != 3])
+
+
 def test_auto_goes_by_the_examples_and_the_budget(digits) -> None:
     net, (x, y), _ = digits
     assert tt.adapt(net, examples=1).how == "prototypes"

@@ -33,9 +33,9 @@ FLOORS = """
     bound progress
     checkpoint diverge recover trainer compare
     translate
-    nearest partial
+    nearest partial samples replay
     embed contribution
-    ways
+    ways estimator
     adapt
     adaptplan
     cli

@@ -18,6 +18,7 @@ from tinytrain import (
 )
 from tinytrain.adapt import Learner, adapt
 from tinytrain.errors import BudgetError, InputError, NotFiniteError, TinytrainError
+from tinytrain.estimator import Classifier, Regressor
 from tinytrain.freeze import plan
 from tinytrain.plan import Plan
 from tinytrain.spec import Spec
@@ -27,10 +28,12 @@ from tinytrain.trainer import Trainer
 
 __all__ = [
     "BudgetError",
+    "Classifier",
     "InputError",
     "Learner",
     "NotFiniteError",
     "Plan",
+    "Regressor",
     "Spec",
     "Tape",
     "Tensor",

@@ -43,6 +43,7 @@ def adapt(
     classes   their labels or how many; None: those of the network's own head, which is then kept,
               or, without one, those that examples bring.
     examples  a class, for "auto" to choose now; None: when it is first given some.
+    replay    bytes (or "64K") of past samples that `partial_fit` learns from again beside new ones.
     metric    "cosine" or "euclidean"; None: the network's own `metric`, or cosine.
     optimizer an object of `optim`, whose rate is then kept, or None: AdamW with a rate for each
               way, warm-up and cosine; under `ram` SGD with momentum or plain, if only that fits.

@@ -23,9 +23,12 @@ from tinytrain.nn.layers import Linear
 from tinytrain.nn.module import Module
 from tinytrain.partial import LAST, choose, copy_of, head_of, with_classes
 from tinytrain.plan import ALIGN, Plan, make_plan
+from tinytrain.replay import left, reservoir_of, stream
+from tinytrain.spec import Spec
 from tinytrain.trainer import Trainer
 
 EPOCHS = 30
+REPLAY = "replay/"  # what is kept of past samples, in a file
 RATES = {"head": 1e-2, "biases": 5e-3, "last": 3e-3, "sparse": 3e-3, "all": 2e-3}  # of AdamW
 BATCH = 10  # for which these rates are
 DECAY = 0.02  # of weights, AdamW's
@@ -43,6 +46,7 @@ class Settings:
     layers: Any = None
     neighbours: int = 5
     metric: str | None = None
+    replay: Any = None
     optimizer: Any = None
     batch: int = 10
     backend: str = "auto"
@@ -59,6 +63,11 @@ def _moments(optimizer: optim.Optimizer) -> int:
     if isinstance(optimizer, optim.Adam):
         return 2
     return int(bool(getattr(optimizer, "momentum", 0)))
+
+
+def _as_float(x: np.ndarray) -> np.ndarray:
+    """Bytes of images as a step has them: shares of 255."""
+    return np.divide(x, 255, dtype=np.float32) if x.dtype == np.uint8 else x
 
 
 def _at(optimizer: optim.Optimizer, rate: float | None) -> optim.Optimizer:
@@ -227,6 +236,7 @@ class Trained(Way):
         self.columns = list(columns)
         self.unset = {k for k, column in enumerate(columns) if column is None}
         self.layers = settings.layers
+        self.reservoir = reservoir_of(settings.replay, samples[0], Spec((), "int32"), settings.seed)
         self.trainer: Trainer | None = None
         self.rate: float | None = None  # of AdamW and the like, before its schedule
         self.used: optim.Optimizer | None = None  # the one that fits, once there is a plan
@@ -270,17 +280,18 @@ class Trained(Way):
         frozen = sum(-(-p.spec.nbytes // ALIGN) * ALIGN for p in leaves if not p.requires_grad)
         free, counted = (frozen, 0) if s.flash else (0, frozen)
         *tried, last = self._optimizers()
-        ram = None if s.ram is None else s.ram + free
+        budget = left(s.ram, self.reservoir)
+        ram = None if budget is None else budget + free
         for self.used in tried:  # the first that fits without much ado
             if ram is None or self._surely_fits(net, self.used, ram, given):
                 return make(net, optimizer=self.used, ram=ram, **given)
         self.used = last
         least = counted + learns * (1 + _moments(last))
         try:
-            if s.ram is not None and least > s.ram:  # no need to search
-                missing = least - s.ram
+            if budget is not None and least > budget:  # no need to search
+                missing = least - budget
                 raise BudgetError(
-                    f"what learns and {last} alone take {least:,} bytes, ram is {s.ram:,}: at "
+                    f"what learns and {last} alone take {least:,} bytes, ram is {budget:,}: at "
                     f"least {missing:,} are missing",
                     missing,
                     least + free,
@@ -311,7 +322,7 @@ class Trained(Way):
         given = {"batch": s.batch, "input_shape": self.samples, "loss": "cross_entropy"}
         leaves = net.named_leaves().values()
         frozen = sum(-(-p.spec.nbytes // ALIGN) * ALIGN for p in leaves if not p.requires_grad)
-        ram = s.ram + (frozen if s.flash else 0)
+        ram = (left(s.ram, self.reservoir) or 0) + (frozen if s.flash else 0)
         return self._surely_fits(net, self._optimizers()[-1], ram, given)
 
     @property
@@ -349,6 +360,8 @@ class Trained(Way):
         optimizer's state begins at zero."""
         self.unset = {k for k, j in enumerate(order) if j is None or j in self.unset}
         self._plan = None
+        if self.reservoir is not None:
+            self.reservoir.relabel(order)
         if self.trainer is None:
             self.columns = [None if j is None else self.columns[j] for j in order]
             return
@@ -406,9 +419,14 @@ class Trained(Way):
             if fresh:
                 schedule = optim.WarmupLR(optim.CosineLR(rate, total), -(-total // WARM))
             trainer.optimizer = trainer.optimizer.with_lr(schedule)
+        if not fresh and epochs == 1 and not options:
+            stream(trainer, _as_float(x), columns, self.reservoir, columns)
+            return
         with warnings.catch_warnings():  # the head may know classes that these examples lack
             warnings.filterwarnings("ignore", "y: no sample of class")
             trainer.fit(x, columns, epochs=epochs, **options)
+        if self.reservoir is not None:
+            self.reservoir.add(_as_float(x), columns, columns)
 
     def contributions(self, x: np.ndarray, columns: np.ndarray) -> list[Any]:
         """What each layer would bring for its bytes, by these examples."""
@@ -457,7 +475,13 @@ class Trained(Way):
         }
 
     def state(self) -> dict[str, np.ndarray]:
-        return self._made().state()
+        kept = {} if self.reservoir is None else self.reservoir.state()
+        return {**self._made().state(), **{REPLAY + name: a for name, a in kept.items()}}
+
+    @property
+    def stored_bytes(self) -> int:  # type: ignore[override]
+        """Of past samples that are learned from again."""
+        return 0 if self.reservoir is None else self.reservoir.nbytes
 
     def load(self, classes: int, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         self.columns, self.layers = [None] * classes, header["layers"]
@@ -467,6 +491,10 @@ class Trained(Way):
             trainer = self._made()
         finally:
             self.settings.optimizer = asked
-        checkpoint.apply(trainer, "this file", header, arrays)
+        kept = {k.removeprefix(REPLAY): a for k, a in arrays.items() if k.startswith(REPLAY)}
+        own = {k: a for k, a in arrays.items() if not k.startswith(REPLAY)}
+        checkpoint.apply(trainer, "this file", header, own)
+        if kept and self.reservoir is not None:
+            self.reservoir.load(kept)
         self.rate = header["rate"]
         self.unset = {int(k) for k in header["unset"]}
