@@ -27,7 +27,7 @@ def main(epochs: int = 8) -> float:
     """The share of new sounds that are told right."""
     rng, front = np.random.default_rng(0), LogMel()
     y = np.arange(240, dtype=np.int32) % 3
-    x = np.stack([front(sound(k, rng))[..., 0] for k in y])
+    x = np.stack([front(sound(int(k), rng))[..., 0] for k in y])
     net = models.build("wavenet", classes=3)
     trainer = Trainer(net, optimizer=optim.AdamW(lr=5e-3), batch=16, ram="2M")
     trainer.fit(x[:180], y[:180], epochs=epochs, progress=False)
