@@ -24,7 +24,8 @@ BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
 BENCHES = (
     *("arena", "plans", "memory", "solver", "spill", "imports"),
-    *("fashion", "pruning", "accuracy", "speed", "faults", "mutations", "learn"),
+    *("fashion", "pruning", "accuracy", "speed", "learn"),
+    *("faults", "mutations", "fuzz"),
 )
 
 

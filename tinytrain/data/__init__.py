@@ -72,6 +72,8 @@ def _read(place: Path, part: str | None, label: str | None) -> Dataset:
     """The reader for the kind of file; imported here so that `import tinytrain` stays light."""
     if not place.exists():
         raise InputError(f"{place}: no such file or folder; is the path right?")
+    if not (place.is_file() or place.is_dir()):
+        raise InputError(f"{place}: is neither a file nor a folder; copy its contents to a file")
     kind = _kind(place)
     if label is not None and kind != "csv":
         raise InputError(f"{place}: label={label!r} names a column of a .csv; leave it out here")

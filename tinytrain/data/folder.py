@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinytrain.data.bounded import affordable
 from tinytrain.data.dataset import Dataset, arrays, refuse_not_finite, to_array, to_inputs
 from tinytrain.errors import InputError
 
@@ -54,7 +55,7 @@ def _folders(root: Path) -> list[Path]:
 def _files(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     for file in files:
-        if file.is_dir() or file.suffix.lower() not in KINDS:
+        if not file.is_file() or file.suffix.lower() not in KINDS:
             raise InputError(
                 f"{file}: is no sample; a class folder holds .npy, .wav or images "
                 f"({' '.join(IMAGES)}): move it away"
@@ -65,6 +66,7 @@ def _files(folder: Path) -> list[Path]:
 def _samples(files: list[Path]) -> Array:
     """All samples as one array, filled file by file: never two copies of the data."""
     first, rate = _sample(files[0])
+    affordable(len(files) * first.nbytes, str(files[0].parent.parent))
     x = np.empty((len(files), *first.shape), first.dtype)
     for i, file in enumerate(files):
         if KINDS[file.suffix.lower()] != KINDS[files[0].suffix.lower()]:

@@ -14,15 +14,12 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytrain.data.bounded import at_end, exactly
+from tinytrain.data.bounded import DEFLATE_LIMIT, affordable, at_end, exactly
 from tinytrain.data.dataset import Dataset, arrays
 from tinytrain.errors import InputError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_DIMS = 8
-DEFLATE_LIMIT = 1032
-"""Deflate never shrinks data by more than this ("maximum compression" in zlib's notes)."""
-
 PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -75,6 +72,7 @@ def _values(stream: IO[bytes], path: Path, zipped: bool) -> NDArray[Any]:
             f"{path}: its header declares {dtype} {shape}, {nbytes:,} bytes, "
             f"but the file has {size:,}; is it truncated? copy it again"
         )
+    affordable(nbytes, where)
     data = exactly(stream, nbytes, where)
     at_end(stream, where)
     return np.frombuffer(data, dtype).reshape(shape) if nbytes else np.empty(shape, dtype)

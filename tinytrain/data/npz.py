@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytrain.data.bounded import at_end, exactly
+from tinytrain.data.bounded import DEFLATE_LIMIT, affordable, at_end, exactly
 from tinytrain.data.dataset import Dataset, arrays
 from tinytrain.errors import InputError
 
@@ -35,6 +35,7 @@ def read_members(path: Path, names: tuple[str, ...] | None = None) -> dict[str, 
         with zipfile.ZipFile(path) as archive:
             infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             wanted = [name for name in (infos if names is None else names) if name in infos]
+            _refuse_bombs([infos[name] for name in wanted], path)
             return {name: _member(archive, infos[name], path) for name in wanted}
     except (InputError, MemoryError, PermissionError, FileNotFoundError):
         raise
@@ -53,6 +54,24 @@ def read_npy(path: Path) -> Array:
     """The array of an .npy file, any dtype but objects; its size is checked before it is read."""
     with open(path, "rb") as stream:
         return _array(stream, path.stat().st_size, str(path))
+
+
+def _refuse_bombs(infos: list[zipfile.ZipInfo], path: Path) -> None:
+    """Sizes that no such file can hold (members that overlap), or that no memory here can; nothing
+    is unpacked to find out. np.savez stores or deflates: what unpacks further is refused."""
+    for info in infos:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(
+                f"{path}: {info.filename} is packed by method {info.compress_type}, not stored or "
+                "deflated; write it again with np.savez"
+            )
+    declared, size = sum(info.file_size for info in infos), path.stat().st_size
+    if declared > size * DEFLATE_LIMIT:
+        raise InputError(
+            f"{path}: declares {declared:,} bytes, more than a file of {size:,} can hold; write it "
+            "again with np.savez"
+        )
+    affordable(declared, str(path))
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Array:
