@@ -69,7 +69,7 @@ def seeds(kind: str, folder: Path) -> list[Path]:
         file.write_text('a,b,"what, else"\n1,2,cat\n3,4.5,"dog"\n', encoding="utf-8")
     elif kind == "wav":
         with wave.open(str(file), "wb") as sound:
-            sound.setnchannels(1), sound.setsampwidth(2), sound.setframerate(8000)
+            sound.setparams((1, 2, 8000, 0, "NONE", ""))
             sound.writeframes(bytes(range(40)))
     else:
         _trainer().save(str(file))
