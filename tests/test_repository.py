@@ -67,8 +67,8 @@ def pickling(source: str) -> list[int]:
             imported += [
                 a.value for a in node.args if isinstance(a, ast.Constant) and a.value in FORBIDDEN
             ]
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            by_place = {"load": 2, "read_array": 1}.get(name)  # allow_pickle without its name
+            by_place = {"np.load": 2, "numpy.load": 2}.get(ast.unparse(node.func))  # allow_pickle
+            by_place = 1 if ast.unparse(node.func).endswith("read_array") else by_place
             lines += [node.lineno] if by_place is not None and len(node.args) > by_place else []
         if FORBIDDEN & {name.split(".")[0] for name in imported}:
             lines.append(node.lineno)
