@@ -431,15 +431,15 @@ def _one_of_two(path: Path, want: dict[str, int]) -> str:
 # ---------------------------------------------------------------------------- a board's flash
 
 
-def build(folder: Path) -> Path:
-    """A small export with the tests' programs, compiled with a sanitizer."""
+def build(folder: Path, sanitize: str = "undefined") -> Path:
+    """A small export with the tests' programs, compiled with these sanitizers."""
     if not PROGRAMS.is_dir() or shutil.which("gcc") is None:
         raise InputError(f"{PROGRAMS}: a checkout with its tests is wanted, and gcc")
     net = models.build("mlp", classes=3, input_shape=(2, 2, 1), hidden=(5,), seed=1)
     t = Trainer(net, batch=2, microbatch=1, optimizer=optim.SGD(0.1, 0.9), backend="numpy")
     c99.export(t, folder)
-    sanitize = ["-O1", "-fsanitize=undefined", "-fno-sanitize-recover"]
-    gcc = ["gcc", "-std=c99", "-ffp-contract=off", *sanitize, f"-I{folder / 'src'}"]
+    flags = [f"-fsanitize={sanitize}", "-fno-sanitize-recover"] if sanitize else []
+    gcc = ["gcc", "-std=c99", "-ffp-contract=off", "-O1", "-g", *flags, f"-I{folder / 'src'}"]
     files = [str(p) for p in folder.glob("src/*.c")]
     subprocess.run([*gcc, "-c", *files], cwd=folder, check=True)
     objects = [p.name for p in folder.glob("*.o")]

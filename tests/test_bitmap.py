@@ -178,10 +178,11 @@ def test_weight_gradients_unpack_no_value_but_small_ones(name, options):
             assert weight.nbytes > min(specs[v].nbytes for v in s.ins if specs[v].ndim > 1)
 
 
-def test_the_first_count_above_its_capacity_is_told():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_first_count_above_its_capacity_is_told(backend):
     counts = [np.uint32(n).reshape(()) for n in (3, 9, 9)]
     for capacities, flag in (((3, 9, 9), 0), ((3, 8, 8), 2), ((2, 9, 9), 1)):
-        assert called("check_capacity", "numpy", *counts, capacities=capacities)[0] == flag
+        assert called("check_capacity", backend, *counts, capacities=capacities)[0] == flag
 
 
 # ------------------------------------------------------------------------- capacities

@@ -25,7 +25,7 @@ DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
 BENCHES = (
     *("arena", "plans", "memory", "solver", "spill", "imports"),
     *("fashion", "pruning", "accuracy", "speed", "learn"),
-    *("faults", "mutations", "fuzz"),
+    *("faults", "mutations", "fuzz", "soak", "gradients"),
 )
 
 
