@@ -28,7 +28,7 @@ FLOORS = """
     run spillfile
     tensor
     functions
-    nn optim prune losses check data bleu
+    nn optim prune losses check data bleu roc
     freeze
     bound progress
     checkpoint diverge recover trainer compare
