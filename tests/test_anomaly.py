@@ -70,3 +70,11 @@ def test_the_example_finds_pits() -> None:
     from tinytrain.bench import example_anomaly
 
     assert example_anomaly.main(recordings=90) > 0.9
+
+
+def test_the_benchmarks_rows() -> None:
+    from tinytrain.bench import learn, learn_anomaly
+
+    rows = learn_anomaly.rows(None, learn.Nets(None), train=40, test=10)
+    assert [r.task for r in rows] == [f"pit {p}" for p in learn_anomaly.PITS]
+    assert rows[-1].ours > 0.95 and rows[-1].ours > rows[0].ours
