@@ -32,20 +32,13 @@ void tt_kernel_matmul(void *const *p, const int32_t *g) {
     }
 }
 
-/* p - lr * (a^T b), a block of rows at a time. */
+/* p - lr * (a^T b): every tile of the gradient meets its weights in registers. */
 void tt_kernel_matmul_tn_sgd(void *const *p, const int32_t *g) {
-    float *y = p[0], rate = *(const float *)p[4];
-    const float *weights = p[1];
-    tt_ix row, k;
     tt_product q = {0};
-    q.n = q.c_rs = q.b_ki = g[1], q.ki = g[2], q.ko = 1;
-    q.c = p[5], q.a_rs = 1, q.a_ki = g[0], q.b = p[3];
-    for (row = 0; row < g[0]; row += g[3], y += k, weights += k) {
-        q.m = g[0] - row < g[3] ? g[0] - row : g[3];
-        q.a = (const float *)p[2] + row;
-        tt_gemm(&q);
-        for (k = 0; k < q.m * q.n; k++) y[k] = weights[k] - rate * q.c[k];
-    }
+    q.m = g[0], q.n = q.c_rs = q.b_ki = g[1], q.ki = g[2], q.ko = 1;
+    q.c = p[0], q.weights = p[1], q.rate = *(const float *)p[4];
+    q.a = p[2], q.a_rs = 1, q.a_ki = g[0], q.b = p[3];
+    tt_gemm(&q);
 }
 
 static tt_ix row_of(const int32_t *indices, tt_ix k, tt_ix rows) {

@@ -7,82 +7,116 @@
 
    Variances take two passes. The group norm's parameter gradients add, from +0 and image by image,
    the sum over its pixels (the first order) times its 1 / sqrt(var + eps). */
-#include "tt_kernels.h"
-#include "tt_math.h"
+#include "tt_lanes.h"
 #include "tt_rows.h"
 
-static const float zeros[TT_WIDE] = {0};
-
-static float term(float x, float g, float m, int mode) {
-    float d = x - m;
-    return mode == TT_SQUARE ? d * d : mode == TT_PRODUCT ? d * g : d;
+ALWAYS wide term(const float *x, const float *g, wide m, const int mode, const int cut, tt_ix n) {
+    const wide d = load(x, cut, n) - m;
+    if (mode == TT_SQUARE) return d * d;
+    if (mode == TT_PRODUCT) return d * load(g, cut, n);
+    return d;
 }
 
-static inline void sum_lanes(float *out, const float *x, const float *g, tt_ix rows, tt_ix step,
-                             const float *m, int mode, tt_ix n) {
-    float s[4][TT_WIDE];
-    tt_ix begin, r, i;
-    for (i = 0; i < n; i++) out[i] = 0.0f;
-    for (begin = 0; begin < rows; begin += 256) {
-        tt_ix end = rows - begin < 256 ? rows : begin + 256;
-        for (i = 0; i < n; i++) s[0][i] = s[1][i] = s[2][i] = s[3][i] = 0.0f;
-        for (r = begin; r < end; r++) {
-            const float *at = x + r * step, *other = mode == TT_PRODUCT ? g + r * step : at;
-            float *sum = s[r & 3];
-            for (i = 0; i < n; i++) sum[i] += term(at[i], other[i], m[i], mode);
-        }
-        for (i = 0; i < n; i++) out[i] = out[i] + ((s[0][i] + s[1][i]) + (s[2][i] + s[3][i]));
+ALWAYS wide sum_block(const float *x, const float *g, tt_ix rows, tt_ix step, wide m, const int mode,
+                      const int cut, tt_ix n) {
+    const wide none = {0};
+    wide s0 = none, s1 = none, s2 = none, s3 = none;
+    for (; rows >= 4; rows -= 4, x += 4 * step, g += 4 * step) {
+        s0 += term(x, g, m, mode, cut, n);
+        s1 += term(x + step, g + step, m, mode, cut, n);
+        s2 += term(x + 2 * step, g + 2 * step, m, mode, cut, n);
+        s3 += term(x + 3 * step, g + 3 * step, m, mode, cut, n);
     }
+    if (rows > 0) s0 += term(x, g, m, mode, cut, n);
+    if (rows > 1) s1 += term(x + step, g + step, m, mode, cut, n);
+    if (rows > 2) s2 += term(x + 2 * step, g + 2 * step, m, mode, cut, n);
+    return (s0 + s1) + (s2 + s3);
 }
+
+ALWAYS void sum_rows(float *out, const float *x, const float *g, tt_ix rows, tt_ix step,
+                     const float *m, const int mode, const int cut, tt_ix n) {
+    const wide none = {0}, middle = m ? load(m, cut, n) : none;
+    wide total = none;
+    for (; rows > 0; rows -= 256, x += 256 * step, g += 256 * step)
+        total += sum_block(x, g, rows < 256 ? rows : 256, step, middle, mode, cut, n);
+    store(out, total, cut, n);
+}
+
+#define SUM_ROWS(mode)                                                                             \
+    if (n < LANES)                                                                                 \
+        sum_rows(out, x, g, rows, step, m, mode, 1, n);                                            \
+    else                                                                                           \
+        sum_rows(out, x, g, rows, step, m, mode, 0, n)
 
 void tt_sum_rows(float *out, const float *x, const float *g, tt_ix rows, tt_ix step, const float *m,
                  int mode, tt_ix n) {
-    if (!m) m = zeros;
-    if (n == TT_WIDE && mode == TT_PLAIN) /* known lanes and a known term: vectors */
-        sum_lanes(out, x, g, rows, step, m, TT_PLAIN, TT_WIDE);
-    else if (n == TT_WIDE && mode == TT_SQUARE)
-        sum_lanes(out, x, g, rows, step, m, TT_SQUARE, TT_WIDE);
-    else if (n == TT_WIDE)
-        sum_lanes(out, x, g, rows, step, m, TT_PRODUCT, TT_WIDE);
+    if (!g) g = x;
+    if (mode == TT_PLAIN)
+        SUM_ROWS(TT_PLAIN);
+    else if (mode == TT_SQUARE)
+        SUM_ROWS(TT_SQUARE);
     else
-        sum_lanes(out, x, g, rows, step, m, mode, n);
+        SUM_ROWS(TT_PRODUCT);
 }
 
 static float rstd_of(float var, float eps) { return 1.0f / tt_sqrt(var + eps); }
 
-static tt_ix lanes_of(tt_ix k, tt_ix c) { return c - k < TT_WIDE ? c - k : TT_WIDE; }
-
 /* ------------------------------------------------------------------ batch norm */
 
-static inline void scale_lanes(float *y, const float *x, tt_ix rows, tt_ix step, const float *m,
-                               const float *s, const float *b, tt_ix n) {
-    tt_ix r, i;
-    for (r = 0; r < rows; r++, y += step, x += step)
-        for (i = 0; i < n; i++) y[i] = (x[i] - m[i]) * s[i] + b[i];
+enum { NEAR = 64 }; /* rows whose channels are all done before the next rows: pages stay near */
+
+/* Runs `each(.., cut, n)` for every vector of channels k, all of some rows before the next rows. */
+#define FOR_CHANNELS(each, c)                                                                      \
+    for (k = 0; k < c; k += LANES) {                                                               \
+        if (c - k >= LANES)                                                                        \
+            each(0, LANES);                                                                        \
+        else                                                                                       \
+            each(1, c - k);                                                                        \
+    }
+
+/* `by` times the factors from p on, if there are any. */
+ALWAYS wide times(const float *p, wide by, const int cut, tt_ix n) {
+    if (p) by = by * load(p, cut, n);
+    return by;
 }
 
-/* y = (x - m) * s + b over rows, for n <= TT_WIDE channels. */
-static void scale_rows(float *y, const float *x, tt_ix rows, tt_ix step, const float *m,
-                       const float *s, const float *b, tt_ix n) {
-    if (n == TT_WIDE)
-        scale_lanes(y, x, rows, step, m, s, b, TT_WIDE);
-    else
-        scale_lanes(y, x, rows, step, m, s, b, n);
+ALWAYS wide load_or_0(const float *p, const int cut, tt_ix n) {
+    wide x = {0};
+    if (p) x = load(p, cut, n);
+    return x;
+}
+
+ALWAYS wide rstd_wide(const float *var, float eps, const int cut, tt_ix n) {
+    return splat(1.0f) / root(load(var, cut, n) + splat(eps));
+}
+
+/* y = (x - m) * s + b over rows. */
+ALWAYS void scale_rows(float *y, const float *x, tt_ix rows, tt_ix step, wide m, wide s, wide b,
+                       const int cut, tt_ix n) {
+    for (; rows > 0; rows--, y += step, x += step) store(y, (load(x, cut, n) - m) * s + b, cut, n);
+}
+
+ALWAYS void normed_lanes(float *y, const float *x, tt_ix rows, tt_ix c, const float *gamma,
+                         const float *beta, const float *mean, const float *var, float eps,
+                         const int cut, tt_ix n) {
+    const wide s = times(gamma, rstd_wide(var, eps, cut, n), cut, n);
+    scale_rows(y, x, rows, c, load(mean, cut, n), s, load_or_0(beta, cut, n), cut, n);
 }
 
 static void normed(float *y, const float *x, const float *gamma, const float *beta,
                    const float *mean, const float *var, const int32_t *g) {
-    tt_ix i, k, n, c = g[1];
-    float slope[TT_WIDE], eps = tt_float((uint32_t)g[2]);
-    for (k = 0; k < c; k += n) {
-        n = lanes_of(k, c);
-        for (i = 0; i < n; i++) {
-            slope[i] = rstd_of(var[k + i], eps);
-            if (gamma) slope[i] = slope[i] * gamma[k + i];
-        }
-        scale_rows(y + k, x + k, g[0], c, mean + k, slope, beta ? beta + k : zeros, n);
+    tt_ix k, first, rows, c = g[1];
+    const float eps = tt_float((uint32_t)g[2]);
+    for (first = 0; first < g[0]; first += NEAR, y += NEAR * c, x += NEAR * c) {
+        rows = g[0] - first < NEAR ? g[0] - first : NEAR;
+#define NORMED(cut, n)                                                                             \
+    normed_lanes(y + k, x + k, rows, c, gamma ? gamma + k : 0, beta ? beta + k : 0, mean + k,      \
+                 var + k, eps, cut, n)
+        FOR_CHANNELS(NORMED, c)
     }
 }
+
+static tt_ix lanes_of(tt_ix k, tt_ix c) { return c - k < LANES ? c - k : LANES; }
 
 void tt_kernel_batch_norm(void *const *p, const int32_t *g) {
     float *mean = p[1], *var = p[2], count = (float)g[0];
@@ -99,49 +133,43 @@ void tt_kernel_batch_norm(void *const *p, const int32_t *g) {
 }
 
 void tt_kernel_batch_norm_vjp_params(void *const *p, const int32_t *g) {
-    float *dgamma = p[0], *dbeta = p[1], eps = tt_float((uint32_t)g[2]);
-    const float *from = p[2], *x = p[3], *mean = p[4], *var = p[5];
-    tt_ix k, i, n, c = g[1];
-    for (k = 0; k < c; k += n) {
-        n = lanes_of(k, c);
+    float *dgamma = p[0], *dbeta = p[1];
+    const float *from = p[2], *x = p[3], *mean = p[4], *var = p[5], eps = tt_float((uint32_t)g[2]);
+    tt_ix k, c = g[1];
+    for (k = 0; k < c; k += LANES) {
+        tt_ix n = lanes_of(k, c);
         if (dbeta) tt_sum_rows(dbeta + k, from + k, 0, g[0], c, 0, TT_PLAIN, n);
-        if (dgamma) {
-            tt_sum_rows(dgamma + k, x + k, from + k, g[0], c, mean + k, TT_PRODUCT, n);
-            for (i = k; i < k + n; i++) dgamma[i] = dgamma[i] * rstd_of(var[i], eps);
-        }
+        if (dgamma) tt_sum_rows(dgamma + k, x + k, from + k, g[0], c, mean + k, TT_PRODUCT, n);
     }
+#define TIMES_RSTD(cut, n)                                                                         \
+    store(dgamma + k, load(dgamma + k, cut, n) * rstd_wide(var + k, eps, cut, n), cut, n)
+    if (dgamma) FOR_CHANNELS(TIMES_RSTD, c)
 }
 
-static inline void batch_lanes(float *dx, const float *from, const float *x, tt_ix rows, tt_ix step,
-                               const float *m, const float *tilt, const float *middle,
-                               const float *slope, tt_ix n) {
-    tt_ix r, i;
-    for (r = 0; r < rows; r++, dx += step, from += step, x += step) {
-        for (i = 0; i < n; i++) {
-            float u = (x[i] - m[i]) * tilt[i], d = from[i] - middle[i];
-            dx[i] = slope[i] * (d - u);
-        }
+ALWAYS void batch_lanes(float *dx, const float *from, const float *x, tt_ix rows, tt_ix step,
+                        wide m, wide tilt, wide middle, wide slope, const int cut, tt_ix n) {
+    for (; rows > 0; rows--, dx += step, from += step, x += step) {
+        const wide u = (load(x, cut, n) - m) * tilt, d = load(from, cut, n) - middle;
+        store(dx, slope * (d - u), cut, n);
     }
 }
 
 void tt_kernel_batch_norm_vjp_x(void *const *p, const int32_t *g) {
-    float *dx = p[0], count = (float)g[0], eps = tt_float((uint32_t)g[2]);
-    float tilt[TT_WIDE], middle[TT_WIDE], slope[TT_WIDE];
+    float *dx = p[0], eps = tt_float((uint32_t)g[2]);
     const float *from = p[1], *x = p[2], *mean = p[3], *var = p[4], *gamma = p[5];
     const float *dgamma = p[6], *dbeta = p[7];
-    tt_ix k, i, n, c = g[1];
-    for (k = 0; k < c; k += n) {
-        n = lanes_of(k, c);
-        for (i = 0; i < n; i++) {
-            float rstd = rstd_of(var[k + i], eps);
-            slope[i] = gamma ? rstd * gamma[k + i] : rstd;
-            middle[i] = dbeta[k + i] / count;
-            tilt[i] = rstd * dgamma[k + i] / count;
-        }
-        if (n == TT_WIDE)
-            batch_lanes(dx + k, from + k, x + k, g[0], c, mean + k, tilt, middle, slope, TT_WIDE);
-        else
-            batch_lanes(dx + k, from + k, x + k, g[0], c, mean + k, tilt, middle, slope, n);
+    const wide count = splat((float)g[0]);
+    tt_ix k, first, rows, c = g[1];
+    for (first = 0; first < g[0]; first += NEAR, dx += NEAR * c, from += NEAR * c, x += NEAR * c) {
+        rows = g[0] - first < NEAR ? g[0] - first : NEAR;
+#define GRADIENT(cut, n)                                                                           \
+    do {                                                                                           \
+        const wide r = rstd_wide(var + k, eps, cut, n), s = load(dbeta + k, cut, n) / count;       \
+        const wide tilt = r * load(dgamma + k, cut, n) / count;                                    \
+        batch_lanes(dx + k, from + k, x + k, rows, c, load(mean + k, cut, n), tilt, s,             \
+                    times(gamma ? gamma + k : 0, r, cut, n), cut, n);                             \
+    } while (0)
+        FOR_CHANNELS(GRADIENT, c)
     }
 }
 
@@ -149,19 +177,21 @@ void tt_kernel_batch_norm_frozen(void *const *p, const int32_t *g) {
     normed(p[0], p[1], p[2], p[3], p[4], p[5], g);
 }
 
+ALWAYS void frozen_lanes(float *dx, const float *from, tt_ix rows, tt_ix step, wide s, const int cut,
+                         tt_ix n) {
+    for (; rows > 0; rows--, dx += step, from += step) store(dx, load(from, cut, n) * s, cut, n);
+}
+
 void tt_kernel_batch_norm_frozen_vjp_x(void *const *p, const int32_t *g) {
-    float *dx = p[0], slope[TT_WIDE], eps = tt_float((uint32_t)g[2]);
+    float *dx = p[0], eps = tt_float((uint32_t)g[2]);
     const float *from = p[1], *gamma = p[2], *var = p[3];
-    tt_ix r, k, i, n, rows = g[0], c = g[1];
-    for (k = 0; k < c; k += n) {
-        n = lanes_of(k, c);
-        for (i = 0; i < n; i++) {
-            slope[i] = rstd_of(var[k + i], eps);
-            if (gamma) slope[i] = slope[i] * gamma[k + i];
-        }
-        for (r = 0; r < rows; r++)
-            for (i = 0; i < n; i++) dx[r * c + k + i] = from[r * c + k + i] * slope[i];
-    }
+    tt_ix k, c = g[1];
+#define FROZEN(cut, n)                                                                             \
+    do {                                                                                           \
+        const wide r = rstd_wide(var + k, eps, cut, n);                                            \
+        frozen_lanes(dx + k, from + k, g[0], c, times(gamma ? gamma + k : 0, r, cut, n), cut, n);  \
+    } while (0)
+    FOR_CHANNELS(FROZEN, c)
 }
 
 /* ------------------------------------------------------------------ group norm */
@@ -201,36 +231,32 @@ static float sum_group(const groups *s, const float *x, float m, int square) {
 
 void tt_kernel_group_norm(void *const *p, const int32_t *g) {
     groups s = groups_of(g);
-    float *mean = p[1], *var = p[2], slope[TT_WIDE], means[TT_WIDE];
+    float *mean = p[1], *var = p[2];
     const float *gamma = p[4], *beta = p[5];
-    tt_ix k, i, j, n;
-    for (k = 0; k < s.images * s.groups; k++) {
-        tt_ix first = k % s.groups * s.channels, start = k / s.groups * s.pixels * s.c + first;
-        const float *x = (const float *)p[3] + start;
+    tt_ix k, at;
+    for (at = 0; at < s.images * s.groups; at++) {
+        tt_ix first = at % s.groups * s.channels, start = at / s.groups * s.pixels * s.c + first;
+        const float *x = (const float *)p[3] + start, *slopes = gamma ? gamma + first : 0;
+        const float *shifts = beta ? beta + first : 0;
         float *y = (float *)p[0] + start, m = sum_group(&s, x, 0.0f, 0) / s.count;
         float v = sum_group(&s, x, m, 1) / s.count, r = rstd_of(v, s.eps);
-        mean[k] = m, var[k] = v;
-        for (i = 0; i < s.channels; i += n) {
-            n = lanes_of(i, s.channels);
-            for (j = 0; j < n; j++) {
-                slope[j] = gamma ? r * gamma[first + i + j] : r;
-                means[j] = m;
-            }
-            scale_rows(y + i, x + i, s.pixels, s.c, means, slope,
-                       beta ? beta + first + i : zeros, n);
-        }
+        mean[at] = m, var[at] = v;
+#define GROUP_NORMED(cut, n)                                                                       \
+    scale_rows(y + k, x + k, s.pixels, s.c, splat(m),                                              \
+               times(slopes ? slopes + k : 0, splat(r), cut, n),                                   \
+               load_or_0(shifts ? shifts + k : 0, cut, n), cut, n)
+        FOR_CHANNELS(GROUP_NORMED, s.channels)
     }
 }
 
 void tt_kernel_group_norm_vjp_params(void *const *p, const int32_t *g) {
     groups s = groups_of(g);
-    float *dgamma = p[0], *dbeta = p[1], means[TT_WIDE], sums[TT_WIDE], slope[TT_WIDE];
-    float middle[TT_WIDE];
+    float *dgamma = p[0], *dbeta = p[1], means[LANES], sums[LANES];
     const float *mean = p[4], *var = p[5];
     tt_ix k, i, n, image;
     for (k = 0; k < s.c; k += n) {
+        float slope[LANES] = {0}, middle[LANES] = {0};
         n = lanes_of(k, s.c);
-        for (i = 0; i < n; i++) slope[i] = middle[i] = 0.0f;
         for (image = 0; image < s.images; image++) {
             tt_ix at = image * s.pixels * s.c + k, group = image * s.groups;
             const float *from = (const float *)p[2] + at, *x = (const float *)p[3] + at;

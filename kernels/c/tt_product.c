@@ -36,10 +36,23 @@ static void gemm_4(const tt_product *q, tt_ix m, tt_ix n) {
         s2 += q->bias[n + 2];
         s3 += q->bias[n + 3];
     }
+    if (q->weights) {
+        const float *old = q->weights + m * q->c_rs + n;
+        s0 = old[0] - q->rate * s0;
+        s1 = old[1] - q->rate * s1;
+        s2 = old[2] - q->rate * s2;
+        s3 = old[3] - q->rate * s3;
+    }
     c[0] = s0;
     c[1] = s1;
     c[2] = s2;
     c[3] = s3;
+}
+
+/* What becomes of output (m, n) when its sum is complete. */
+static float finished(const tt_product *q, tt_ix m, tt_ix n, float s) {
+    if (q->bias) s += q->bias[n];
+    return q->weights ? q->weights[m * q->c_rs + n] - q->rate * s : s;
 }
 
 void tt_gemm(const tt_product *q) {
@@ -52,7 +65,7 @@ void tt_gemm(const tt_product *q) {
                 const float *a = q->a + m * q->a_rs + o * q->a_ko, *b = q->b + n + o * q->b_ko;
                 for (k = q->ki; k > 0; k--, a += q->a_ki, b += q->b_ki) s += *a * *b;
             }
-            *c = q->bias ? s + q->bias[n] : s;
+            *c = finished(q, m, n, s);
         }
     }
 }
@@ -69,7 +82,7 @@ static void lanewise_once(const tt_product *q) {
 
 void tt_lanewise(const tt_product *q) {
     tt_ix m, n, o, k;
-    if (q->add && q->ko == 1 && q->ki == 1 && !q->bias) {
+    if (q->add && q->ko == 1 && q->ki == 1 && !q->bias && !q->weights) {
         lanewise_once(q);
         return;
     }
@@ -80,9 +93,15 @@ void tt_lanewise(const tt_product *q) {
                 const float *a = q->a + m * q->a_rs + n + o * q->a_ko, *b = q->b + n + o * q->b_ko;
                 for (k = q->ki; k > 0; k--, a += q->a_ki, b += q->b_ki) s += *a * *b;
             }
-            *c = q->bias ? s + q->bias[n] : s;
+            *c = finished(q, m, n, s);
         }
     }
+}
+
+void tt_turn(float *to, tt_ix step, const float *from, tt_ix stride, tt_ix lanes, tt_ix count) {
+    tt_ix k, lane;
+    for (k = 0; k < count; k++)
+        for (lane = 0; lane < lanes; lane++) to[k * step + lane] = from[lane * stride + k];
 }
 
 void tt_across(const tt_product *q) {
@@ -91,7 +110,7 @@ void tt_across(const tt_product *q) {
         for (n = 0; n < q->n; n++) {
             float *c = q->c + m * q->c_rs + n, s = q->add ? *c : 0.0f;
             const float *a = q->a + m * q->a_rs, *b = q->b + n * q->b_ko;
-            for (k = q->ki; k > 0; k--, a += q->a_ki, b += q->b_ki) s += *a * *b;
+            for (k = q->ki; k > 0; k--, a += q->a_ki, b++) s += *a * *b;
             *c = s;
         }
     }

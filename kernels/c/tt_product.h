@@ -9,7 +9,9 @@
 
    with b[..] at o*b_ko + k*b_ki and c's rows c_rs apart; strides are in elements and may be
    negative. Every output is one sum from +0, or from the stored value if `add`, over o, then k
-   ascending, each product rounded before it is added; the bias, if there is one, comes last. */
+   ascending, each product rounded before it is added; the bias, if there is one, comes last. With
+   `weights`, laid out as c and perhaps c itself, the sum is a gradient and what is stored is
+   weights - rate * sum. `across` has neither, and its b_ki is 1. */
 typedef struct {
     tt_ix m, n, add;
     float *c;
@@ -18,11 +20,15 @@ typedef struct {
     tt_ix a_rs, a_ko, a_ki;
     const float *b;
     tt_ix b_ko, b_ki, ko, ki;
-    const float *bias;
+    const float *bias, *weights;
+    float rate;
 } tt_product;
 
 void tt_gemm(const tt_product *q);
 void tt_lanewise(const tt_product *q);
 void tt_across(const tt_product *q);
+
+/* to[k * step + lane] = from[lane * stride + k] for `lanes` lanes and `count` k. */
+void tt_turn(float *to, tt_ix step, const float *from, tt_ix stride, tt_ix lanes, tt_ix count);
 
 #endif

@@ -88,12 +88,12 @@ void tt_kernel_max_vjp(void *const *p, const int32_t *g) {
 }
 
 void tt_kernel_sum_to(void *const *p, const int32_t *g) {
-    float *y = p[0], total, sums[TT_WIDE];
+    float *y = p[0], total, sums[LANES];
     const float *from = p[1];
     tt_ix k, i, n;
     if (g[1] || g[2]) {
         for (k = 0; k < g[2]; k += n) {
-            n = g[2] - k < TT_WIDE ? g[2] - k : TT_WIDE;
+            n = g[2] - k < LANES ? g[2] - k : LANES;
             tt_sum_rows(sums, from + k, 0, g[1], g[2], 0, TT_PLAIN, n);
             for (i = 0; i < n; i++) y[k + i] = g[0] ? sums[i] + y[k + i] : sums[i];
         }

@@ -3,18 +3,12 @@
    ascending, from +0. A chain is 64 rows, then one addition a block: 100,000 rows keep six digits. */
 #ifndef TT_ROWS_H
 #define TT_ROWS_H
-#include "tt_kernels.h"
+#include "tt_lanes.h"
 
-/* Channels that are summed side by side; it has no influence on the bits. */
-#ifdef TT_VECTORS
-enum { TT_WIDE = 16 };
-#else
-enum { TT_WIDE = 4 };
-#endif
 enum { TT_PLAIN, TT_SQUARE, TT_PRODUCT };
 
-/* For n <= TT_WIDE channels, rows `step` apart: to out the sums of x, of (x - m)^2, or of
-   (x - m) * g. */
+/* For the n (at most LANES of them) channels from x on, rows `step` apart: to out the sums of x, of
+   (x - m)^2, or of (x - m) * g. A missing m is 0. */
 void tt_sum_rows(float *out, const float *x, const float *g, tt_ix rows, tt_ix step, const float *m,
                  int mode, tt_ix n);
 

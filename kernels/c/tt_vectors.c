@@ -3,148 +3,260 @@
    a tile only chooses which outputs share the registers. */
 #include "tt_product.h"
 
-#include "tt_math.h"
+#include "tt_lanes.h"
 
 #ifdef TT_VECTORS
 
-/* Lanes of a vector, and the tile's rows and vectors: what does not spill where products and sums
-   are two instructions. */
-#if defined __AVX512F__
-enum { LANES = 16, ROWS = 8, VECTORS = 2 };
+/* The tile's rows and vectors: what measures best where products and sums are two instructions. With
+   one vector of AVX-512 a factor of `a` is broadcast by the product that reads it; with two it wants an
+   instruction of its own, and the tile half as much time again (Zen 4). THIN: vectors for four rows
+   or fewer, so that weights which are read once are read in long pieces. */
+#if defined __AVX512F__ && defined __AVX512VL__
+enum { ROWS = 8, VECTORS = 1, THIN = 4 };
 #elif defined __AVX__
-enum { LANES = 8, ROWS = 4, VECTORS = 2 };
+enum { ROWS = 4, VECTORS = 2, THIN = 2 };
 #elif defined __aarch64__
-enum { LANES = 4, ROWS = 6, VECTORS = 2 };
+enum { ROWS = 6, VECTORS = 2, THIN = 4 };
 #else
-enum { LANES = 4, ROWS = 4, VECTORS = 2 };
+enum { ROWS = 4, VECTORS = 2, THIN = 2 };
 #endif
-enum { MOST_ROWS = 8, MOST_VECTORS = 2 };
-enum { DEEP = 128, BROAD = 2 * LANES }; /* a block of b that is brought together: 16 KB at most */
-enum { FAR = 512, MANY = 32 }; /* floats between rows, and rows of a, from which that pays */
+enum { FEW = 4, MOST_ROWS = 8, MOST_VECTORS = 4 };
 
-typedef float wide __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
-typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
-
-#define ALWAYS static inline __attribute__((always_inline))
 #if defined __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
+#ifndef TT_MASKS /* no column of a product is ever cut */
+#define some_of_float(p, left) (*(p))
+#define some_to_float(p, x, left) (void)(*(p) = (x))
+#endif
 
-/* Of type T: `rows` x `vectors` sums from row m, column n on. */
-#define TILE(name, T)                                                                              \
-    ALWAYS void name(const tt_product *q, tt_ix m, tt_ix n, const int rows, const int vectors,     \
-                     const int lanewise) {                                                         \
-        const tt_ix width = (tt_ix)(sizeof(T) / 4);                                                \
-        const tt_ix a_rs = q->a_rs, a_ki = q->a_ki, b_ki = q->b_ki;                                \
-        float *c = q->c + m * q->c_rs + n;                                                         \
+#define EACH_ROW UNROLL for (r = 0; r < rows; r++)
+#define EACH EACH_ROW UNROLL for (v = 0; v < vectors; v++)
+#define LOAD(T, p) (cut ? some_of_##T(p, left) : *(const T *)(p))
+
+/* Of type T: `rows` x `vectors` sums from row m, column n on; with `cut`, of `left` columns. */
+#define TILE(T)                                                                                    \
+    ALWAYS void tile_##T(const tt_product *q, tt_ix m, tt_ix n, tt_ix left, const int rows,        \
+                         const int vectors, const int lanewise, const int cut) {                   \
+        const tt_ix width = (tt_ix)(sizeof(T) / 4), c_rs = q->c_rs, a_rs = q->a_rs;                \
+        const tt_ix a_ki = q->a_ki, b_ki = q->b_ki, ki = q->ki;                                    \
+        float *c = q->c + m * c_rs + n;                                                            \
         T s[MOST_ROWS][MOST_VECTORS], b[MOST_VECTORS];                                             \
         tt_ix o, k;                                                                                \
         int r, v;                                                                                  \
-        UNROLL for (r = 0; r < rows; r++) UNROLL for (v = 0; v < vectors; v++) {                   \
+        (void)left; /* where no vector is cut */                                                   \
+        if (q->add) {                                                                              \
+            EACH s[r][v] = LOAD(T, c + r * c_rs + v * width);                                      \
+        } else {                                                                                   \
             const T nothing = {0};                                                                 \
-            s[r][v] = q->add ? *(const T *)(c + r * q->c_rs + v * width) : nothing;                \
+            EACH s[r][v] = nothing;                                                                \
         }                                                                                          \
         for (o = 0; o < q->ko; o++) {                                                              \
             const float *at = q->a + m * a_rs + o * q->a_ko + (lanewise ? n : 0);                  \
             const float *from = q->b + n + o * q->b_ko;                                            \
-            for (k = q->ki; k > 0; k--, at += a_ki, from += b_ki) {                                \
-                UNROLL for (v = 0; v < vectors; v++) b[v] = *(const T *)(from + v * width);        \
-                UNROLL for (r = 0; r < rows; r++) UNROLL for (v = 0; v < vectors; v++) {           \
+            for (k = ki; k > 0; k--, at += a_ki, from += b_ki) {                                   \
+                UNROLL for (v = 0; v < vectors; v++) b[v] = LOAD(T, from + v * width);             \
+                EACH {                                                                             \
                     if (lanewise)                                                                  \
-                        s[r][v] += *(const T *)(at + r * a_rs + v * width) * b[v];                 \
+                        s[r][v] += LOAD(T, at + r * a_rs + v * width) * b[v];                      \
                     else                                                                           \
                         s[r][v] += at[r * a_rs] * b[v];                                            \
                 }                                                                                  \
             }                                                                                      \
         }                                                                                          \
-        UNROLL for (r = 0; r < rows; r++) UNROLL for (v = 0; v < vectors; v++) {                   \
-            if (q->bias) s[r][v] += *(const T *)(q->bias + n + v * width);                         \
-            *(T *)(c + r * q->c_rs + v * width) = s[r][v];                                         \
+        if (q->bias) EACH s[r][v] += LOAD(T, q->bias + n + v * width);                             \
+        if (q->weights) {                                                                          \
+            const float *old = q->weights + m * c_rs + n, rate = q->rate;                          \
+            EACH s[r][v] = LOAD(T, old + r * c_rs + v * width) - rate * s[r][v];                   \
+        }                                                                                          \
+        EACH {                                                                                     \
+            float *to = c + r * c_rs + v * width;                                                  \
+            if (cut)                                                                               \
+                some_to_##T(to, s[r][v], left);                                                    \
+            else                                                                                   \
+                *(T *)to = s[r][v];                                                                \
         }                                                                                          \
     }
 
-/* All rows of some columns: as many at a time as a tile has, then fewer. */
-#define COLUMNS(name, tile, most, vectors, lanewise)                                               \
-    static void name(const tt_product *q, tt_ix n) {                                               \
+/* The rows of the next tile, of `rest`: no tile of one or two is left over where it can be helped. */
+ALWAYS int height(const int most, tt_ix rest) {
+    if (most == 8 && (rest == 9 || rest == 10)) return 5;
+    if (most == 8 && rest == 7) return 4;
+    return rest < most ? (int)rest : most;
+}
+
+/* All rows of the columns from n on. */
+#define ROWS_OF(T, rows, most, vectors, lanewise, cut)                                             \
+    case rows:                                                                                     \
+        if (rows <= most) tile_##T(q, m, n, left, rows, vectors, lanewise, cut);                   \
+        break;
+#define COLUMNS(name, T, most, vectors, lanewise, cut)                                             \
+    static void name(const tt_product *q, tt_ix n, tt_ix left) {                                   \
         tt_ix m = 0;                                                                               \
-        for (; q->m - m >= most; m += most) tile(q, m, n, most, vectors, lanewise);                \
-        for (; most > 4 && q->m - m >= 4; m += 4) tile(q, m, n, 4, vectors, lanewise);             \
-        for (; q->m - m >= 2; m += 2) tile(q, m, n, 2, vectors, lanewise);                         \
-        for (; m < q->m; m++) tile(q, m, n, 1, vectors, lanewise);                                 \
+        while (m < q->m) {                                                                         \
+            const int rows = height(most, q->m - m);                                               \
+            switch (rows) {                                                                        \
+                ROWS_OF(T, 1, most, vectors, lanewise, cut)                                        \
+                ROWS_OF(T, 2, most, vectors, lanewise, cut)                                        \
+                ROWS_OF(T, 3, most, vectors, lanewise, cut)                                        \
+                ROWS_OF(T, 4, most, vectors, lanewise, cut)                                        \
+                ROWS_OF(T, 5, most, vectors, lanewise, cut)                                        \
+                ROWS_OF(T, 6, most, vectors, lanewise, cut)                                        \
+                ROWS_OF(T, 8, most, vectors, lanewise, cut)                                        \
+            }                                                                                      \
+            m += rows;                                                                             \
+        }                                                                                          \
     }
 
-TILE(tile_wide, wide)
-TILE(tile_one, float)
-COLUMNS(gemm_many, tile_wide, ROWS, VECTORS, 0)
-COLUMNS(gemm_wide, tile_wide, ROWS, 1, 0)
-COLUMNS(gemm_one, tile_one, 4, 1, 0)
-COLUMNS(lanewise_wide, tile_wide, 4, 1, 1)
-COLUMNS(lanewise_one, tile_one, 4, 1, 1)
-#if defined __AVX512F__
-TILE(tile_eight, eight)
-COLUMNS(gemm_eight, tile_eight, ROWS, 1, 0)
-COLUMNS(lanewise_eight, tile_eight, 4, 1, 1)
-#endif
-#if defined __AVX__
-TILE(tile_four, four)
-COLUMNS(gemm_four, tile_four, ROWS, 1, 0)
-COLUMNS(lanewise_four, tile_four, 4, 1, 1)
+TILE(wide)
+COLUMNS(gemm_thin, wide, FEW, THIN, 0, 0)
+COLUMNS(gemm_many, wide, ROWS, VECTORS, 0, 0)
+COLUMNS(gemm_wide, wide, ROWS, 1, 0, 0)
+COLUMNS(lanewise_wide, wide, 4, 1, 1, 0)
+#ifdef TT_MASKS
+TILE(half)
+COLUMNS(gemm_some, wide, ROWS, 1, 0, 1)
+COLUMNS(gemm_half, half, ROWS, 1, 0, 1)
+COLUMNS(lanewise_some, wide, 4, 1, 1, 1)
+COLUMNS(lanewise_half, half, 4, 1, 1, 1)
+
+/* The columns from n on, less than a vector of them: half a vector costs half. */
+#define LAST(kind)                                                                                 \
+    if (q->n - n > LANES / 2)                                                                      \
+        kind##_some(q, n, q->n - n);                                                               \
+    else if (q->n > n)                                                                             \
+        kind##_half(q, n, q->n - n)
+#else
+TILE(float)
+COLUMNS(gemm_one, float, 4, 1, 0, 0)
+COLUMNS(lanewise_one, float, 4, 1, 1, 0)
+#define LAST(kind)                                                                                 \
+    for (; n < q->n; n++) kind##_one(q, n, 0)
 #endif
 
 static void gemm_near(const tt_product *q) {
     tt_ix n = 0;
-    for (; q->n - n >= VECTORS * LANES; n += VECTORS * LANES) gemm_many(q, n);
-    for (; q->n - n >= LANES; n += LANES) gemm_wide(q, n);
-#if defined __AVX512F__
-    for (; q->n - n >= 8; n += 8) gemm_eight(q, n);
-#endif
-#if defined __AVX__
-    for (; q->n - n >= 4; n += 4) gemm_four(q, n);
-#endif
-    for (; n < q->n; n++) gemm_one(q, n);
+    for (; q->m <= FEW && q->n - n >= THIN * LANES; n += THIN * LANES) gemm_thin(q, n, 0);
+    for (; VECTORS > 1 && q->n - n >= VECTORS * LANES; n += VECTORS * LANES) gemm_many(q, n, 0);
+    for (; q->n - n >= LANES; n += LANES) gemm_wide(q, n, 0);
+    LAST(gemm);
 }
 
 void tt_lanewise(const tt_product *q) {
     tt_ix n = 0;
-    for (; q->n - n >= LANES; n += LANES) lanewise_wide(q, n);
-#if defined __AVX512F__
-    for (; q->n - n >= 8; n += 8) lanewise_eight(q, n);
-#endif
-#if defined __AVX__
-    for (; q->n - n >= 4; n += 4) lanewise_four(q, n);
-#endif
-    for (; n < q->n; n++) lanewise_one(q, n);
+    for (; q->n - n >= LANES; n += LANES) lanewise_wide(q, n, 0);
+    LAST(lanewise);
 }
 
-/* A block of b, `deep` by `broad`, as rows of a buffer. */
-static void pack(float *block, const float *b, tt_ix deep, tt_ix broad, tt_ix b_ki, tt_ix b_ko) {
-    tt_ix i, k;
-    if (b_ko == 1) {
-        for (k = 0; k < deep; k++)
-            for (i = 0; i < broad; i++) block[k * BROAD + i] = b[k * b_ki + i];
-        return;
+/* ------------------------------------------------------------------ a matrix read across */
+
+/* Rows r, r + 4, r + 8, ... of b side by side, four of each. */
+#if defined __AVX512F__ && defined __AVX512VL__
+ALWAYS __m512 beside(const float *const *rows, tt_ix k) {
+    __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + k));
+    x = _mm512_insertf32x4(x, _mm_loadu_ps(rows[4] + k), 1);
+    x = _mm512_insertf32x4(x, _mm_loadu_ps(rows[8] + k), 2);
+    return _mm512_insertf32x4(x, _mm_loadu_ps(rows[12] + k), 3);
+}
+#define LOW(a, b) _mm512_unpacklo_ps(a, b)
+#define HIGH(a, b) _mm512_unpackhi_ps(a, b)
+#define FIRSTS(a, b) (wide)_mm512_shuffle_ps(a, b, 0x44)
+#define LASTS(a, b) (wide)_mm512_shuffle_ps(a, b, 0xee)
+#elif defined __AVX__
+ALWAYS __m256 beside(const float *const *rows, tt_ix k) {
+    __m256 x = _mm256_castps128_ps256(_mm_loadu_ps(rows[0] + k));
+    return _mm256_insertf128_ps(x, _mm_loadu_ps(rows[4] + k), 1);
+}
+#define LOW(a, b) _mm256_unpacklo_ps(a, b)
+#define HIGH(a, b) _mm256_unpackhi_ps(a, b)
+#define FIRSTS(a, b) (wide)_mm256_shuffle_ps(a, b, 0x44)
+#define LASTS(a, b) (wide)_mm256_shuffle_ps(a, b, 0xee)
+#elif defined __SSE__
+#define beside(rows, k) _mm_loadu_ps((rows)[0] + (k))
+#define LOW(a, b) _mm_unpacklo_ps(a, b)
+#define HIGH(a, b) _mm_unpackhi_ps(a, b)
+#define FIRSTS(a, b) (wide)_mm_shuffle_ps(a, b, 0x44)
+#define LASTS(a, b) (wide)_mm_shuffle_ps(a, b, 0xee)
+#elif defined __aarch64__
+#define beside(rows, k) vld1q_f32((rows)[0] + (k))
+#define LOW(a, b) vzip1q_f32(a, b)
+#define HIGH(a, b) vzip2q_f32(a, b)
+#define FIRSTS(a, b) (wide)vcombine_f32(vget_low_f32(a), vget_low_f32(b))
+#define LASTS(a, b) (wide)vcombine_f32(vget_high_f32(a), vget_high_f32(b))
+#endif
+
+/* Lanes [0, left) (all, if it is 0) of LANES rows, turned: to[k * step + lane] = rows[lane][k]. */
+ALWAYS void turn(float *to, tt_ix step, const float *const *rows, tt_ix count, const int cut,
+                 tt_ix left) {
+    tt_ix k = 0, lane;
+#ifdef LOW
+    for (; k + 4 <= count; k += 4, to += 4 * step) {
+        const __typeof__(beside(rows, k)) a = beside(rows, k), b = beside(rows + 1, k);
+        const __typeof__(beside(rows, k)) c = beside(rows + 2, k), d = beside(rows + 3, k);
+        const wide turned[4] = {FIRSTS(LOW(a, b), LOW(c, d)), LASTS(LOW(a, b), LOW(c, d)),
+                                FIRSTS(HIGH(a, b), HIGH(c, d)), LASTS(HIGH(a, b), HIGH(c, d))};
+        for (lane = 0; lane < 4; lane++) {
+            if (cut)
+                some_to_wide(to + lane * step, turned[lane], left);
+            else
+                *(wide *)(to + lane * step) = turned[lane];
+        }
     }
-    for (i = 0; i < broad; i++)
-        for (k = 0; k < deep; k++) block[k * BROAD + i] = b[i * b_ko + k * b_ki];
+#endif
+    for (; k < count; k++, to += step)
+        for (lane = 0; lane < (cut ? left : LANES); lane++) to[lane] = rows[lane][k];
 }
 
-/* A block of b at a time is brought together in a buffer, its columns as rows. */
+void tt_turn(float *to, tt_ix step, const float *from, tt_ix stride, tt_ix lanes, tt_ix count) {
+    const float *rows[LANES];
+    tt_ix n, k, lane;
+    for (n = 0; n < lanes; n += LANES, to += LANES) {
+        for (lane = 0; lane < LANES; lane++) /* what is not there is the last row again */
+            rows[lane] = from + (n + lane < lanes ? n + lane : lanes - 1) * stride;
+        if (lanes - n >= LANES) {
+            turn(to, step, rows, count, 0, 0);
+            continue;
+        }
+#ifdef TT_MASKS
+        turn(to, step, rows, count, 1, lanes - n);
+#else
+        for (k = 0; k < count; k++)
+            for (lane = 0; lane < lanes - n; lane++) to[k * step + lane] = rows[lane][k];
+#endif
+    }
+    (void)k;
+}
+
+/* As rows of a buffer, `deep` by `n` of a block of b: columns that lie `b_ko` apart are turned. */
+static void gather(float *block, tt_ix broad, const float *b, tt_ix b_ki, tt_ix b_ko, tt_ix n,
+                   tt_ix deep) {
+    tt_ix k, lane;
+    if (b_ko == 1)
+        for (k = 0; k < deep; k++)
+            for (lane = 0; lane < n; lane++) block[k * broad + lane] = b[k * b_ki + lane];
+    else
+        tt_turn(block, broad, b, b_ko, n, deep);
+}
+
+/* A block of b at a time is brought together in a buffer: broad for few rows of a, else deep. */
 void tt_across(const tt_product *q) {
-    float block[DEEP * BROAD];
+    enum { ROOM = 64 * 4 * LANES };
+    float block[ROOM];
+    const tt_ix broad = q->m <= FEW ? THIN * LANES : LANES, deep = ROOM / broad;
     tt_product part = *q;
     tt_ix n, first;
-    part.b = block, part.b_ki = BROAD, part.ko = 1, part.a_ko = part.b_ko = 0;
-    for (n = 0; n < q->n; n += BROAD) {
-        part.n = q->n - n < BROAD ? q->n - n : BROAD;
+    part.b = block, part.b_ki = broad, part.ko = 1, part.a_ko = part.b_ko = 0;
+    for (n = 0; n < q->n; n += broad) {
+        part.n = q->n - n < broad ? q->n - n : broad;
         part.c = q->c + n;
         part.add = q->add;
-        for (first = 0; first < q->ki || first == 0; first += DEEP, part.add = 1) {
-            part.ki = q->ki - first < DEEP ? q->ki - first : DEEP;
+        for (first = 0; first < q->ki || first == 0; first += deep, part.add = 1) {
+            part.ki = q->ki - first < deep ? q->ki - first : deep;
             part.a = q->a + first * q->a_ki;
-            pack(block, q->b + n * q->b_ko + first * q->b_ki, part.ki, part.n, q->b_ki, q->b_ko);
+            gather(block, broad, q->b + n * q->b_ko + first * q->b_ki, q->b_ki, q->b_ko, part.n,
+                   part.ki);
             gemm_near(&part);
         }
     }
@@ -152,10 +264,11 @@ void tt_across(const tt_product *q) {
 
 /* Rows of b that lie pages apart are brought together where many rows of a use them. */
 void tt_gemm(const tt_product *q) {
-    if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1 && !q->bias) {
-        tt_product turned = *q;
-        turned.b_ko = 1;
-        tt_across(&turned);
+    enum { FAR = 512, MANY = 32 }; /* floats between rows, and rows of a, from which that pays */
+    if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1 && !q->bias && !q->weights) {
+        tt_product together = *q;
+        together.b_ko = 1;
+        tt_across(&together);
     } else {
         gemm_near(q);
     }
