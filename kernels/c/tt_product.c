@@ -111,7 +111,7 @@ void tt_across(const tt_product *q) {
             float *c = q->c + m * q->c_rs + n, s = q->add ? *c : 0.0f;
             const float *a = q->a + m * q->a_rs, *b = q->b + n * q->b_ko;
             for (k = q->ki; k > 0; k--, a += q->a_ki, b++) s += *a * *b;
-            *c = s;
+            *c = finished(q, m, n, s);
         }
     }
 }

@@ -11,7 +11,7 @@
    negative. Every output is one sum from +0, or from the stored value if `add`, over o, then k
    ascending, each product rounded before it is added; the bias, if there is one, comes last. With
    `weights`, laid out as c and perhaps c itself, the sum is a gradient and what is stored is
-   weights - rate * sum. `across` has neither, and its b_ki is 1. */
+   weights - rate * sum. The b_ki of `across` is 1. */
 typedef struct {
     tt_ix m, n, add;
     float *c;

@@ -253,7 +253,10 @@ void tt_across(const tt_product *q) {
         part.c = q->c + n;
         part.add = q->add;
         for (first = 0; first < q->ki || first == 0; first += deep, part.add = 1) {
-            part.ki = q->ki - first < deep ? q->ki - first : deep;
+            const int last = first + deep >= q->ki;
+            part.bias = last && q->bias ? q->bias + n : 0;
+            part.weights = last && q->weights ? q->weights + n : 0;
+            part.ki = last ? q->ki - first : deep;
             part.a = q->a + first * q->a_ki;
             gather(block, broad, q->b + n * q->b_ko + first * q->b_ki, q->b_ki, q->b_ko, part.n,
                    part.ki);
@@ -265,7 +268,7 @@ void tt_across(const tt_product *q) {
 /* Rows of b that lie pages apart are brought together where many rows of a use them. */
 void tt_gemm(const tt_product *q) {
     enum { FAR = 512, MANY = 32 }; /* floats between rows, and rows of a, from which that pays */
-    if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1 && !q->bias && !q->weights) {
+    if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1) {
         tt_product together = *q;
         together.b_ko = 1;
         tt_across(&together);
