@@ -109,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, help="learning rate")
     train.add_argument("--seed", type=int, help="of the weights and the shuffling; default 0")
     train.add_argument("--backend", default="auto", help="auto, numpy, numba or c")
-    train.add_argument("--save", help="file to write when done (.npz)")
+    train.add_argument(
+        "--save", help="file to write when done (.npz); an older one stays as .previous"
+    )
     train.add_argument(
         "--save-every", type=int, metavar="N", help="write it behind every N-th update, too"
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import tempfile
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -100,6 +99,8 @@ def fit(
     The good state lies in a file beside the last saved one, else in the system's folder for
     temporary files, until `fit` ends.
     """
+    import tempfile  # and with it shutil, bz2 and lzma
+
     if choice not in CHOICES:
         raise InputError(f"on_divergence is {choice!r}; wants one of {', '.join(CHOICES)}, or None")
     handle, good = tempfile.mkstemp(".npz", "tinytrain-good-", _folder(trainer))

@@ -496,7 +496,8 @@ class Trainer:
         }
 
     def save(self, path: str) -> None:
-        """Weights, optimizer state, generator and position to one `.npz`; whole or not at all."""
+        """Weights, optimizer state, generator and position to one `.npz`; whole or not at all. What
+        lay there before stays beside it as `.previous`, should the disk damage the new one."""
         checkpoint.save(self, path)
         self._saved = path
 
