@@ -20,12 +20,13 @@ from tinytrain.bench.machine import where_and_when
 from tinytrain.errors import InputError
 from tinytrain.models import shipped
 
-PARTS = ("spoken", "strokes", "characters", "surfaces", "anomaly")
+PARTS = ("spoken", "characters", "strokes", "surfaces", "anomaly", "steps")
 
 
 @dataclass
 class Row:
-    """One figure, a share from 0 to 1, beside what it is compared with."""
+    """One figure, a share from 0 to 1 (or seconds, of which fewer are better), beside what it is
+    compared with."""
 
     task: str
     ours: float
@@ -33,6 +34,21 @@ class Row:
     goal: float | None
     seeds: str
     more: str = ""
+    seconds: bool = False
+
+    def shown(self, value: float | None) -> str:
+        """Per cent or milliseconds, or "-"."""
+        if value is None:
+            return "-"
+        return f"{1000 * value:.1f} ms" if self.seconds else f"{100 * value:.1f} %"
+
+    @property
+    def missed(self) -> bool:
+        """Whether there is a goal that was not reached, to the last digit shown."""
+        if self.goal is None:
+            return False
+        short = self.goal - self.ours
+        return round(-short if self.seconds else short, 4) > 0
 
 
 class Nets:
@@ -85,16 +101,10 @@ def text(rows: list[Row]) -> str:
     """A table; a goal that was missed is marked."""
     head = ("task", "ours", "baseline", "goal", "seeds", "")
     cells = [
-        (r.task, share(r.ours), share(r.baseline), share(r.goal), r.seeds, _missed(r) + r.more)
+        (
+            *(r.task, *map(r.shown, (r.ours, r.baseline, r.goal)), r.seeds),
+            ("missed; " if r.missed else "") + r.more,
+        )
         for r in rows
     ]
     return report.table(head, cells)
-
-
-def share(value: float | None) -> str:
-    """Per cent, or "-"."""
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def _missed(r: Row) -> str:
-    return "" if r.goal is None or round(r.ours, 4) >= r.goal else "missed; "

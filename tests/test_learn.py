@@ -181,6 +181,25 @@ def test_the_one_shot_loss_is_the_formulas():
     assert float(got.data) == pytest.approx(np.mean(losses), rel=1e-4)
 
 
+def test_an_episode_is_learned_and_has_no_accuracy():
+    """Its labels are of a shape of their own, so that largest outputs mean nothing."""
+    n = train_characters.WAYS * train_characters.DRAWINGS
+    net = models.build("character_cnn", widths=(8, 8, 8, 8))
+    labels = [tt.Spec((train_characters.DRAWINGS,), "int32"), tt.Spec((train_characters.DRAWINGS,))]
+    trainer = tt.Trainer(
+        net,
+        loss=train_characters.one_shot_loss,
+        optimizer=tt.optim.AdamW(lr=3e-3),
+        batch=n,
+        microbatch=n,
+        label_spec=labels,
+    )
+    x, y = normal(n, 28, 28, 1), train_characters.labels()
+    losses = [trainer.step(x, y) for _ in range(4)]
+    assert losses[-1] < losses[0]
+    assert list(trainer.evaluate(x, y)) == ["loss"]
+
+
 # ---------------------------------------------------------------------------- what ships
 
 

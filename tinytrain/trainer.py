@@ -416,7 +416,7 @@ class Trainer:
 
     def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
         """{"loss": mean loss}, and {"accuracy": share of largest outputs that are the label}
-        where the labels are class numbers."""
+        where the labels are class numbers, one for each row of outputs."""
         xs, ys = self._pair(x, y)
         n = self._check_inputs(xs, ys)
         total = seen = hits = places = 0.0
@@ -428,7 +428,8 @@ class Trainer:
             bound.measured(bound.run)
             weight = self._weight(part, end - begin)
             total, seen = total + float(bound.loss[()]) * weight, seen + weight
-            if bound.label_limits and bound.label_limits[0] is not None:
+            classes = bound.label_limits and bound.label_limits[0] is not None
+            if classes and part[0].shape == bound.outputs[0].shape[:-1]:
                 mask = part[1] if len(part) > 1 else np.ones(part[0].shape)
                 hit = bound.outputs[0].argmax(axis=-1) == part[0]
                 hits, places = hits + float((hit * mask).sum()), places + float(mask.sum())
