@@ -10,9 +10,10 @@ import math
 import operator
 import random
 import time
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from heapq import heappop, heappush
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinytrain.errors import InputError
@@ -264,33 +265,65 @@ def _greedy(problem: Problem, goal: int) -> list[int]:
 
 def _first_fit(problem: Problem, order: list[int]) -> list[int]:
     """Each buffer in turn, in the lowest gap that holds it."""
-    _, _, size, first, last, _ = problem
-    offset = [0] * len(size)
-    placed: list[tuple[int, int, int]] = []  # (offset, end, buffer), lowest first
+    size = problem.size
+    offset, placed = [0] * len(size), [False] * len(size)
+    near = Near(problem)
     for v in order:
-        a, b, need, place = first[v], last[v], size[v], 0
-        for low, high, u in placed:
-            if first[u] < b and a < last[u]:
-                if low - place >= need:
-                    break
-                place = max(place, high)
-        offset[v] = place
-        insort(placed, (place, place + need, v))
+        place = 0
+        for low, high in sorted((offset[u], offset[u] + size[u]) for u in near(v) if placed[u]):
+            if low - place >= size[v]:
+                break
+            place = max(place, high)
+        offset[v], placed[v] = place, True
     return offset
 
 
 def _lowest_first(problem: Problem, order: list[int]) -> list[int]:
     """Always the buffer that can go lowest, on top of what is placed; ties in the given order."""
-    _, _, size, first, last, _ = problem
-    offset, rest = [0] * len(size), list(order)
-    while rest:
-        v = min(rest, key=offset.__getitem__)  # min keeps the first of equals
-        rest.remove(v)
-        a, b, top = first[v], last[v], offset[v] + size[v]
-        for u in rest:
-            if first[u] < b and a < last[u] and offset[u] < top:
+    size = problem.size
+    offset, placed = [0] * len(size), [False] * len(size)
+    turn = [0] * len(size)
+    for k, v in enumerate(order):
+        turn[v] = k
+    near = Near(problem)
+    heap = [(0, k) for k in range(len(order))]  # sorted, so a heap; raised ones are pushed again
+    while heap:
+        place, k = heappop(heap)
+        v = order[k]
+        if placed[v] or place < offset[v]:
+            continue
+        placed[v], top = True, place + size[v]
+        for u in near(v):
+            if offset[u] < top and not placed[u]:
                 offset[u] = top
+                heappush(heap, (top, turn[u]))
     return offset
+
+
+class Near:
+    """Who lives together with whom. Those that always live, as parameters do, are listed once:
+    there may be hundreds of them beside tens of thousands of short lives."""
+
+    def __init__(self, problem: Problem):
+        _, _, size, first, last, load = problem
+        spans = list(zip(first, last, strict=True))
+        self.always = [v for v, span in enumerate(spans) if span == (0, len(load))]
+        self.others: list[list[int]] = [[] for _ in size]
+        constant, alive = {*self.always}, list[int]()
+        for v in sorted(range(len(size)), key=first.__getitem__):
+            if v in constant:
+                continue
+            alive = [u for u in alive if last[u] > first[v]]
+            for u in alive:
+                self.others[u].append(v)
+            self.others[v] = list(alive)
+            alive.append(v)
+        self.everyone = range(len(size))
+        self.constant = constant
+
+    def __call__(self, v: int) -> Iterable[int]:
+        """All that live when v does; v itself may be among them."""
+        return self.everyone if v in self.constant else chain(self.always, self.others[v])
 
 
 # ------------------------------------------------------------------------------------ restarts
