@@ -220,22 +220,20 @@ class Search:
         """The best trial for one slice size, placed: the arena is the last check."""
         solver = self.solver(size)
         solver.lowerings //= len(self._searched(sizes))
-        target, trial = ram, solver.solve(ram)
+        trial = solver.approach(ram)
+        fallback = None
+        if trial.peak > ram:  # the smallest was promised, so it must be found again
+            fallback = trial, _ = self._tightest(size, ram)
+        target = ram
         for _ in range(ATTEMPTS):
-            plan = self._plan(trial, size, ram)
-            if plan.fits or trial.peak > target:
+            if trial.peak > target:
                 break
-            target -= plan.arena_bytes - ram
             trial = solver.improve(trial, target)
-        if plan.fits:
-            return trial, plan
-        trial, plan = self._tightest(size, ram)  # it was promised, so it must be found again
-        if plan.fits:
-            cheaper = solver.prune(trial, ram, solver.lowerings // 6)
-            placed = self._plan(cheaper, size, ram)
-            if placed.fits:
-                return cheaper, placed
-        return trial, plan
+            plan = self._plan(trial, size, ram)
+            if plan.fits:
+                return trial, plan
+            target -= plan.arena_bytes - ram
+        return fallback or self._tightest(size, ram)
 
     def _larger(self, best: tuple[Trial, Plan], ram: int | None, sizes: list[int]):
         """The same decisions in larger slices, if they still fit and cost no more."""

@@ -17,12 +17,12 @@ from tinytrain.lifetime import buffers_of, live_of
 from tinytrain.lower import Decisions
 from tinytrain.op import OPS
 from tinytrain.rewrite import GATES
-from tinytrain.seeds import DEAR, JOINS, Seeds
+from tinytrain.seeds import Seeds
 from tinytrain.stash import spill
 from tinytrain.steps import TRANSFERS, Program
 from tinytrain.tape import Tape
 
-LOWERINGS = 240_000  # steps lowered in one search: some seconds
+LOWERINGS = 180_000  # steps lowered in one search, several of which make a plan: some seconds
 STARTS = 5  # seeds that are searched from, of those that fit and of those that do not
 LARGEST = 12  # buffers alive at the peak that are looked at
 TIGHTER = 0.98  # of the present peak: a target far away costs far more work
@@ -210,6 +210,10 @@ class Solver(Seeds):
     def solve(self, budget: int) -> Trial:
         """The cheapest trial found whose peak is within the budget, else the one with the lowest
         peak."""
+        return self.improve(self.approach(budget), budget)
+
+    def approach(self, budget: int) -> Trial:
+        """The best trial that greedy and pruning reach from the seeds."""
         trials = self._started()
         best = min(trials, key=lambda t: _rank(t, budget))
         fitting = sorted((t for t in trials if t.peak <= budget), key=lambda t: t.work)
@@ -226,48 +230,15 @@ class Solver(Seeds):
                 continue
             found = self._descend(trial, budget, self.lowerings // (2 * STARTS))
             best = min(best, found, key=lambda t: _rank(t, budget))
-        return self.improve(best, budget)
+        return best
 
     def improve(self, trial: Trial, budget: int) -> Trial:
-        """Descent from a trial, exchanges, annealing, and what can be undone after it; never
-        worse."""
+        """Descent from a trial, annealing, and what can be undone after it; never worse."""
         trial = self._descend(trial, budget, self.lowerings // (2 * STARTS))
-        trial = self.exchange(trial, budget)
         for walk, share in enumerate(WALKS):
             trial = anneal(self, trial, budget, self.lowerings // share, walk)
             trial = self.prune(trial, budget, self.lowerings // (2 * share))
-        return self.exchange(trial, budget)
-
-    def exchange(self, trial: Trial, budget: int) -> Trial:
-        """Keep what costs most for the bytes that it frees, and make cheap values again instead,
-        where that fits and is cheaper."""
-        again = [v for v in self.dear if trial.decisions.policies.get(v, "keep") != "keep"]
-        program, specs = trial.program, self.tape.specs
-        again.sort(key=lambda v: (-self._price(v, program) / specs[v].nbytes, v))
-        for v in again if trial.peak <= budget else ():
-            tried = self.trial(trial.decisions.with_policy([v], "keep"))
-            if tried is not None and tried.work < trial.work:
-                trial = min(trial, self._squeezed(tried, budget), key=lambda t: _rank(t, budget))
         return trial
-
-    def _squeezed(self, trial: Trial, budget: int) -> Trial:
-        """One cheap value after the other made again, where that frees bytes above the budget."""
-        for u in self._alive(trial):
-            if trial.peak <= budget:
-                break
-            if u in self.producer and self._op(u) not in (*DEAR, *JOINS):
-                tried = self.trial(trial.decisions.with_policy([u], "recompute"))
-                if tried is not None and tried.excess(budget) < trial.excess(budget):
-                    trial = tried
-        return trial
-
-    def _alive(self, trial: Trial) -> list[int]:
-        """The tape's values that lie in buffers alive at the peak."""
-        program, peak = trial.program, trial.live.index(trial.peak)
-        buffers, _ = buffers_of(program, self.inplace)
-        alive = [b for b in buffers if b.first <= peak < b.end and not b.persistent]
-        found = (program.stands_for.get(v, v) for b in alive for _, v in b.values)
-        return [v for v in dict.fromkeys(found) if v != self.tape.loss]
 
     def _descend(self, trial: Trial, budget: int, lowerings: int) -> Trial:
         """Greedy until it fits, then pruned; each may lower so many steps."""
@@ -293,21 +264,26 @@ class Solver(Seeds):
         while trial.peak > budget and self.spent < limit:
             program, best = trial.program, None
             if len(trial.live) > DEEP:
-                best = self._best(trial, self.moves(trial, program, True), budget)
+                best = self._best(trial, self.moves(trial, program, True), budget, limit)
             if best is None:
                 every = [*self.moves(trial, program, False)]
                 if len(trial.live) <= DEEP:
                     every += self.moves(trial, program, True)
-                best = self._best(trial, every, budget)
+                best = self._best(trial, every, budget, limit)
             if best is None:
                 break
             trial = best
         return trial
 
-    def _best(self, trial: Trial, moves: Iterable[Decisions], budget: int) -> Trial | None:
-        """Of these, the one that frees most above the budget for the work that it adds."""
+    def _best(
+        self, trial: Trial, moves: Iterable[Decisions], budget: int, limit: int
+    ) -> Trial | None:
+        """Of these, the one that frees most above the budget for the work that it adds; of those
+        that may still be looked at."""
         excess, best, most = trial.excess(budget), None, 0.0
         for tried in map(self.trial, moves):
+            if self.spent >= limit:
+                break
             if tried is None:
                 continue
             gain = excess - tried.excess(budget)
