@@ -29,7 +29,7 @@ def compared(name: str, **more) -> tuple[Comparison, list[dict]]:
 def test_every_row_is_the_plan_that_it_names():
     found, rows = compared("digits_cnn", ram="40K")
     net = models.build("digits_cnn")
-    assert len(rows) == found.total == 9
+    assert len(rows) == found.total == 11
     keep = tt.plan(net, batch=4, policy="keep")
     assert rows[0]["arena_bytes"] == keep.arena_bytes
     assert rows[0]["of_keep"] == 1
@@ -37,7 +37,9 @@ def test_every_row_is_the_plan_that_it_names():
         if row["cannot"]:
             continue
         given = {"batch": 4, "microbatch": 4, "policy": row["policy"], "ram": row["ram_bytes"]}
-        plan = tt.plan(net, **given, density=0.5 if row["policy"] == "bitmap" else None)
+        given["density"] = 0.5 if row["policy"] == "bitmap" else None
+        given["spill"] = "never opened" if row["policy"] == "spill" else None
+        plan = tt.plan(net, **given)
         assert row["arena_bytes"] == plan.arena_bytes
         assert row["breakdown"] == plan.breakdown()
         assert row["policies"] == plan.policies
@@ -50,17 +52,17 @@ def test_every_row_is_the_plan_that_it_names():
 def test_budgets_are_shares_of_what_keep_takes_beyond_what_persists():
     found, rows = compared("digits_cnn", ram="40K")
     keep = found.keep
-    for share, row in zip(SHARES, rows[4:7], strict=True):
+    for share, row in zip(SHARES, rows[6:9], strict=True):
         ram = keep.persistent_bytes + int(share * (keep.arena_bytes - keep.persistent_bytes))
         assert f"{ram:,}" in row["name"]
         if row["cannot"]:
             assert "bytes are missing" in row["cannot"]
-            assert rows[7]["arena_bytes"] > ram, "the smallest found is larger"
+            assert rows[9]["arena_bytes"] > ram, "the smallest found is larger"
         else:
             assert row["arena_bytes"] <= ram == row["ram_bytes"]
     smallest = min(r["arena_bytes"] for r in rows if not r["cannot"])
-    assert rows[7]["arena_bytes"] == smallest
-    assert rows[8]["ram_bytes"] == 40 * 1024
+    assert rows[9]["arena_bytes"] == smallest
+    assert rows[10]["ram_bytes"] == 40 * 1024
 
 
 def test_a_policy_that_cannot_be_says_why():
@@ -72,11 +74,13 @@ def test_a_policy_that_cannot_be_says_why():
     rows = Comparison(functools.partial(tt.plan, net, batch=2)).all(quiet=True)
     bitmap = next(r for r in rows if r["policy"] == "bitmap")
     assert "smaller as a bitmap" in bitmap["cannot"]
+    spill = next(r for r in rows if r["policy"] == "spill")
+    assert "4,096 bytes" in spill["cannot"]
 
 
 def test_a_reversible_network_takes_every_policy():
     _, rows = compared("revnet", density=0.3)
-    assert not [r["cannot"] for r in rows[:4] if r["cannot"]]
+    assert not [r["cannot"] for r in rows[:5] if r["cannot"]]
     assert rows[2]["name"] == "bitmap at density 0.3"
     assert rows[3]["policies"]["invert"] > 0
     assert rows[2]["bitmap"]["nominal"] > 0

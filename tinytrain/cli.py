@@ -295,10 +295,10 @@ def _compare(arguments: argparse.Namespace, net: Any, optimizer: Any) -> None:
     if arguments.policy is not None:
         raise InputError("--policy: --compare shows every policy; leave it out")
     given = _settings(arguments)
-    ram, density = given.pop("ram", None), given.pop("density", None)
+    ram, density, spill = (given.pop(name, None) for name in ("ram", "density", "spill"))
     with tt.models.users_errors(arguments.model):
         plan = functools.partial(tt.plan, net, optimizer=optimizer, **given)
-        found = Comparison(plan, ram, density)
+        found = Comparison(plan, ram, density, spill)
         rows = found.all(quiet=arguments.json)
     title = f"{arguments.model}, batch {found.keep.batch}, {optimizer}"
     if arguments.svg:

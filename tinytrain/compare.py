@@ -5,6 +5,7 @@ A policy that the network cannot take is a row that says why, not an error.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,13 +15,20 @@ from tinytrain.errors import BudgetError, InputError
 from tinytrain.plan import Plan
 from tinytrain.progress import Progress
 from tinytrain.report import table
+from tinytrain.stash import topk
+from tinytrain.stash.spill import SMALLEST
 
-ALONE = ("recompute", "bitmap", "invert")
+ALONE = ("recompute", "bitmap", "invert", "spill", "topk")
+NOWHERE = "spill"  # where the row of that policy would spill to, were it run
+NOTHING = {
+    "bitmap": "nothing that backward reads would be smaller as a bitmap",
+    "spill": f"nothing that backward reads has {SMALLEST:,} bytes",
+}
 SHARES = (0.75, 0.5, 0.35)  # of what keep takes beyond its persistent bytes
 REASON = 72  # letters of a reason that a table shows; JSON has it whole
 HEAD = (
     *("plan", "arena", "of keep", "slice"),
-    *("keep", "bitmap", "recompute", "invert", "extra work", "largest at the peak"),
+    *("keep", "bitmap", "recompute", "invert", "spill", "extra work", "largest at the peak"),
 )
 Row = dict[str, Any]
 
@@ -28,13 +36,20 @@ Row = dict[str, Any]
 class Comparison:
     """The rows of one table; the first, keep, is what the others are measured by.
 
-    plan     `tinytrain.plan` with all else given; called with `policy`, `ram` and `density`.
+    plan     `tinytrain.plan` with all else given; called with `policy`, `ram`, `density`, `spill`.
     ram      a budget of the user's own, for one more row.
     density  of the bitmap's row (0.5 if None); with one the solver may use bitmaps too.
+    spill    the file of values spilled; with one the solver may spill too. Not opened.
     """
 
-    def __init__(self, plan: Callable[..., Plan], ram: Any = None, density: float | None = None):
-        self.plan, self.density = plan, density
+    def __init__(
+        self,
+        plan: Callable[..., Plan],
+        ram: Any = None,
+        density: float | None = None,
+        spill: Any = None,
+    ):
+        self.plan, self.density, self.spill = plan, density, spill
         self.ram = parse_bytes(ram)
         self.keep = plan(policy="keep", ram=None, density=density)
         self.smallest: int | None = None  # the smallest budget, once one was too small
@@ -44,12 +59,16 @@ class Comparison:
         """All `total` of them, one by one, for each takes its time; numbers, not words."""
         yield self._row("keep", "keep", lambda: self.keep)
         for policy in ALONE:
-            density = self.density
+            given = dict.fromkeys(("density", "spill"))
             name = policy
             if policy == "bitmap":
-                density = DENSITY if density is None else density
-                name = f"bitmap at density {density:g}"
-            yield self._row(name, policy, self._made(policy, None, density))
+                given["density"] = DENSITY if self.density is None else self.density
+                name = f"bitmap at density {given['density']:g}"
+            elif policy == "spill":
+                given["spill"] = self.spill or NOWHERE
+            elif policy == "topk":
+                name = f"topk at {topk.SHARE:g}, approximate"
+            yield self._row(name, policy, functools.partial(self.plan, policy=policy, **given))
         keep = self.keep
         for share in SHARES:
             rest = int(share * (keep.arena_bytes - keep.persistent_bytes))
@@ -72,24 +91,24 @@ class Comparison:
                     print(done, file=sys.stderr, flush=True)
         return rows
 
-    def _made(self, policy: str, ram: int | None, density: float | None) -> Callable[[], Plan]:
-        return lambda: self.plan(policy=policy, ram=ram, density=density)
+    def _auto(self, ram: int | None) -> Plan:
+        return self.plan(policy="auto", ram=ram, density=self.density, spill=self.spill)
 
     def _solved(self, name: str, ram: int) -> Row:
-        return self._row(f"{name}: {ram:,}", "auto", self._made("auto", ram, self.density))
+        return self._row(f"{name}: {ram:,}", "auto", lambda: self._auto(ram))
 
     def _smallest(self) -> Plan:
         """The plan at the smallest budget that the planner knows of."""
         ram = self.smallest
         if ram is None:
-            ram = self._made("auto", None, self.density)().smallest_ram_bytes
-        return self._made("auto", ram, self.density)()
+            ram = self._auto(None).smallest_ram_bytes
+        return self._auto(ram)
 
     def _row(self, name: str, policy: str, make: Callable[[], Plan]) -> Row:
         try:
             plan = make()
-            if policy == "bitmap" and not plan.policies["bitmap"]:
-                raise InputError("nothing that backward reads would be smaller as a bitmap")
+            if policy in NOTHING and not plan.policies[policy]:
+                raise InputError(NOTHING[policy])
         except BudgetError as error:
             self.smallest = error.smallest
             return {"name": name, "policy": policy, "cannot": str(error), "missing": error.missing}
@@ -123,7 +142,7 @@ def _cells(r: Row) -> tuple[Any, ...]:
     p, largest = r["policies"], r["largest_at_peak"]
     return (
         *(r["name"], r["arena_bytes"], f"{100 * r['of_keep']:.1f} %", r["microbatch"]),
-        *(p["keep"], p["bitmap"], p["recompute"], p["invert"]),
+        *(p["keep"], p["bitmap"] + p.get("topk", 0), p["recompute"], p["invert"], p["spill"]),
         f"{100 * r['extra_macs_ratio']:.1f} %",
         f"{largest['name']} ({largest['nbytes']:,})",
     )

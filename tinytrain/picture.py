@@ -26,7 +26,9 @@ COLOURS = {  # by kind; told apart in grey as well
 }
 HATCHES = {  # by what a policy made of a residual: the lines of an 8 by 8 tile
     "bitmap": "M1 2h2M5 6h2",
+    "largest": "M1 2h2M5 6h2M3 4h2",
     "unpacked": "M0 4H8",
+    "fetched": "M4 0V8",
     "recomputed": "M0 8L8 0M-2 2L2 -2M6 10L10 6",
     "inverted": "M0 0L8 8M0 8L8 0",
 }

@@ -37,12 +37,16 @@ def _is_figure(cell: Any) -> bool:
 
 def roles(program: Program) -> dict[int, str]:
     """What a policy made of a residual, by value: "bitmap" (bits, non-zeros and their count),
-    "unpacked", "recomputed" or "inverted"."""
+    "largest" (top-k), "unpacked" of either, "fetched", "recomputed" or "inverted"."""
     made = {v: "recomputed" for v in program.stands_for if program.kinds[v] == "activation"}
     made.update(dict.fromkeys(program.inverses, "inverted"))
     for s in program.steps:
         if s.op == "bitmap_unpack":
             made[s.writes()[0]] = "unpacked"
+        if s.op == "fetch":
+            made[s.writes()[0]] = "fetched"
+        if s.op == "topk_pack":
+            made.update(dict.fromkeys(s.writes(), "largest"))
         if s.op in ("bitmap_pack", "gate_mask"):
             made.update(dict.fromkeys(s.writes(), "bitmap"))
     return made
