@@ -274,13 +274,14 @@ def _plan(arguments: argparse.Namespace) -> None:
     if arguments.adapt:
         return _plan_adapt(arguments, net)
     with tt.models.users_errors(arguments.model):
-        plan = tt.plan(net, optimizer=optimizer, **_settings(arguments))
+        given = {"optimizer": optimizer, **_settings(arguments)}
+        trainer = tt.Trainer(net, **given) if arguments.seconds else None
+        plan = tt.plan(net, **given) if trainer is None else trainer.plan
     if arguments.svg:
         plan.to_svg(arguments.svg)
     figures = {"model": arguments.model, **plan_figures(plan), "density": arguments.density}
     text = str(plan)
-    if arguments.seconds:
-        trainer = tt.Trainer(net, optimizer=optimizer, **_settings(arguments))
+    if trainer is not None:
         figures |= {"seconds_per_step": trainer.seconds_per_step(), "backend": trainer.backend}
         text += f"\n\n{figures['seconds_per_step']:.4g} s a step, measured ({trainer.backend})"
     _emit(arguments, figures, text)
