@@ -23,7 +23,7 @@ import numpy as np
 from tinytrain import Trainer, models, optim
 from tinytrain.errors import InputError
 
-RATE, MOMENTUM = 0.01, 0.9
+RATE, MOMENTUM = 1e-5, 0.9  # slow: sure predictions make subnormal gradients, which are slow
 Step = Callable[[], float]
 
 

@@ -24,7 +24,7 @@ BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
 BENCHES = (
     *("arena", "plans", "memory", "solver", "spill", "imports"),
-    *("fashion", "pruning", "accuracy", "speed", "learn"),
+    *("fashion", "pruning", "accuracy", "speed", "process", "cost", "growth", "learn"),
     *("faults", "mutations", "fuzz", "soak", "gradients"),
 )
 
@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--quick", action="store_true", help="plan, but run no step (memory)")
     bench.add_argument(
-        "--svg", help="write a picture to this file (accuracy: cifar's losses; speed)"
+        "--svg", help="write a picture to this file (accuracy: losses of cifar; speed; growth)"
     )
     return parser
 
