@@ -15,7 +15,7 @@ from tinytrain import report
 from tinytrain.bench.machine import where_and_when
 from tinytrain.errors import InputError
 
-NET, BATCHES, STEPS, REPEATS = "resnet8", (1, 8), 4, 5
+NET, BATCHES, STEPS, REPEATS = "resnet8", (1, 8), 4, 3
 GOALS = {("c", 1): 36, ("c", 8): 40, ("numba", 1): 170, ("numba", 8): 170}  # MB of peak RSS
 OURS = """
 import sys

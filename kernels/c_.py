@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from . import geometry, numpy_
+from .parts import Together
+from .parts import threads as _threads
 
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "c")
 # Every product is rounded before it is added: the same bits on every machine.
@@ -24,6 +26,7 @@ _FLAGS = (
     "-fno-math-errno",
     "-fPIC",
     "-shared",
+    "-pthread",
 )
 _NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
 # A Pi Zero under Debian's armel, whose floats are in software: the kernels use the unit it has.
@@ -143,6 +146,8 @@ def library() -> ctypes.CDLL:
             raise ImportError(f"{path}: this machine's floats are not as they are promised to be")
         found.tt_walk.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
         found.tt_walk.restype = ctypes.c_int
+        found.tt_walk_wide.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ssize_t)
+        found.tt_walk_wide.restype = ctypes.c_int
         _loaded.append(found)
     return _loaded[0]
 
@@ -184,6 +189,11 @@ class Kernel:
 Bound = tuple[Callable[..., None], tuple[Any, ...]]
 
 
+def threads() -> int:
+    """$TINYTRAIN_THREADS, or 1."""
+    return _threads("TINYTRAIN_THREADS")
+
+
 def joined(calls: Iterable[Bound]) -> list[Bound]:
     """The same calls with each run of C calls as one walk. A call of a function that has `arrays`,
     flags of four bytes that must read 0, is looked at in C; only where one does not is it made."""
@@ -193,7 +203,7 @@ def joined(calls: Iterable[Bound]) -> list[Bound]:
         if call is not None and (_is_c(call) or hasattr(call[0], "arrays")):
             run.append(call)
             continue
-        if len(run) > 1:
+        if len(run) > 1 or (run and isinstance(run[0][0], Together)):
             done.append((_Walk(run), ()))
         else:
             done += run
@@ -204,31 +214,42 @@ def joined(calls: Iterable[Bound]) -> list[Bound]:
 
 
 def _is_c(call: Bound) -> bool:
-    return len(call[1]) == 2 and isinstance(call[1][0], ctypes.Array)
+    function, given = call
+    if isinstance(function, Together):
+        return all(map(_is_c, function.calls))
+    return len(given) == 2 and isinstance(given[0], ctypes.Array)
 
 
 class _Walk:
-    """A run of calls as one call of `tt_walk`."""
+    """A run of calls as one call of `tt_walk`, or of `tt_walk_wide` where some have parts."""
 
     def __init__(self, run: list[Bound]):
-        rows = [row for call in run for row in _rows(call)]
-        self.walk, self.kept = library().tt_walk, run
-        self.table, self.count = (Call * len(rows))(*rows), len(rows)
+        stages = [rows for call in run for rows in _stages(call)]
+        rows = [row for stage in stages for row in stage]
+        self.kept, self.table = run, (Call * len(rows))(*rows)
+        self.walk: Callable[..., int] = library().tt_walk
+        self.given: tuple[Any, ...] = self.table, len(rows)
+        if len(rows) > len(stages):
+            widths = (ctypes.c_int32 * len(stages))(*map(len, stages))
+            self.walk, self.given = library().tt_walk_wide, (self.table, widths, len(stages))
         self.stops = [function for function, _ in run if hasattr(function, "arrays")]
 
     def __call__(self) -> None:
-        if self.walk(self.table, self.count):
+        if self.walk(*self.given):
             for stop in self.stops:
                 stop()
 
 
-def _rows(call: Bound) -> list[Call]:
-    """A call's rows in the table: a kernel, or a look at each flag."""
+def _stages(call: Bound) -> list[list[Call]]:
+    """The rows of a call in the table, those in a list at the same time: a kernel, its parts, or
+    a look at each flag."""
     function, given = call
+    if isinstance(function, Together):
+        return [[row for part in function.calls for row in _stages(part)[0]]]
     if hasattr(function, "arrays"):
-        return [Call(None, a.__array_interface__["data"][0], None) for a in function.arrays]
+        return [[Call(None, a.__array_interface__["data"][0], None)] for a in function.arrays]
     address = ctypes.cast(cast(Any, function), ctypes.c_void_p).value
-    return [Call(address, *map(ctypes.addressof, given))]
+    return [[Call(address, *map(ctypes.addressof, given))]]
 
 
 def __getattr__(name: str) -> Kernel:

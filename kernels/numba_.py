@@ -46,6 +46,11 @@ _FILES = {
 KERNELS = {name: file for file, names in _FILES.items() for name in names}
 
 
+def threads() -> int:
+    """How many threads a step may take."""
+    return import_module(".numba_walk", __package__).threads()
+
+
 def joined(calls: Any) -> Any:
     """The same calls with each run of compiled ones as one walk."""
     return import_module(".numba_walk", __package__).joined(calls)

@@ -8,7 +8,10 @@ called by their address, so no entry holds a kernel's code and no network is com
 """
 
 import functools
+import os
+import queue
 import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -20,6 +23,8 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 from .numba_lanes import I64, pointer
+from .parts import Together
+from .parts import threads as _threads
 
 Bound = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -137,11 +142,91 @@ def _flag(typing, at):
     return types.int64(types.int64), codegen
 
 
+@intrinsic
+def _seen(typing, at):
+    """The int64 at an address that other threads change."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load_atomic(pointer(builder, args[0], I64), "seq_cst", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _raised(typing, at, by):
+    """Add to the int64 at an address at once; what it was."""
+
+    def codegen(context, builder, sig, args):
+        return builder.atomic_rmw("add", pointer(builder, args[0], I64), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _claimed(typing, at, part):
+    """Put part + 1 for `part` at an address, if nobody else has; whether that was so."""
+
+    def codegen(context, builder, sig, args):
+        to, part = pointer(builder, args[0], I64), args[1]
+        both = builder.cmpxchg(to, part, builder.add(part, I64(1)), "seq_cst")
+        return builder.extract_value(both, 1)
+
+    return types.boolean(types.int64, types.int64), codegen
+
+
+# What threads share of a walk, int64 at these places: how many parts may be begun, how many were
+# begun, done and failed, and whether the walk has ended.
+_OPEN, _NEXT, _DONE, _FAILED, _END = (8 * k for k in range(5))
+_WATCH = 256  # looks for more to do before others get the processor
+
+
 @njit(cache=True, nogil=True)
-def _walk(table):
-    """1 at the first flag that is not 0, which is where it stops."""
+def _help(table, shared):
+    """Do a part that may be begun; whether there was one. Parts are rows of the table."""
+    part = _seen(shared + _NEXT)
+    if part >= _seen(shared + _OPEN) or not _claimed(shared + _NEXT, part):
+        return False
+    _raised(shared + _FAILED, _enter(table[part, 0], table[part, 1]))
+    _raised(shared + _DONE, 1)
+    return True
+
+
+if os.name == "posix":
+    _let_others_run = types.ExternalFunction("sched_yield", types.int32())
+else:
+
+    @njit
+    def _let_others_run():
+        return 0
+
+
+@njit(cache=True, nogil=True)
+def _serve(table, shared):
+    """Help until the walk has ended."""
+    idle = 0
+    while _seen(shared + _END) == 0:
+        idle = 0 if _help(table, shared) else idle + 1
+        if idle >= _WATCH:
+            _let_others_run()
+
+
+@njit(cache=True, nogil=True)
+def _walk(table, widths, parts, shared):
+    """1 at the first flag that is not 0, which is where it stops. A stage of more than one is the
+    next so many rows of `parts`, which all threads do together."""
+    begun = 0
     for k in range(table.shape[0]):
-        if table[k, 0] == 0:
+        if widths[k] > 1:
+            begun += widths[k]
+            _raised(shared + _OPEN, widths[k])
+            idle = 0
+            while _seen(shared + _DONE) < begun:
+                idle = 0 if _help(parts, shared) else idle + 1
+                if idle >= _WATCH:
+                    _let_others_run()
+            if _seen(shared + _FAILED) != 0:
+                raise RuntimeError("a kernel of the walk raised an error")
+        elif table[k, 0] == 0:
             if _flag(table[k, 1]) != 0:
                 return 1
         elif _enter(table[k, 0], table[k, 1]) != 0:
@@ -152,39 +237,45 @@ def _walk(table):
 # ---------------------------------------------------------------------------- walks
 
 
+def threads() -> int:
+    """$NUMBA_NUM_THREADS, or 1: Numba's own default is every core, which is no choice of anyone."""
+    return _threads("NUMBA_NUM_THREADS")
+
+
 def joined(calls: Iterable[Bound]) -> list[Bound]:
     """The same calls with each run of compiled ones as one walk. A function that has `arrays`,
     flags of four bytes that must read 0, is looked at by the walk; where one does not it is
     called."""
     done: list[Bound] = []
-    run: list[tuple[Bound, Any]] = []
+    run: list[Bound] = []
     for call in [*calls, None]:
-        kinds = None if call is None else _kinds(call)
-        if call is not None and kinds is not None:
-            run.append((call, kinds))
+        if call is not None and _fits(call):
+            run.append(call)
             continue
-        done += [(_Walk(run), ())] if len(run) > 1 else [made for made, _ in run]
+        alone = len(run) == 1 and not isinstance(run[0][0], Together)
+        done += run if alone or not run else [(_Walk(run), ())]
         run = []
         if call is not None:
             done.append(call)
     return done
 
 
-def _kinds(call: Bound) -> tuple[Any, ...] | None:
-    """The types of a call's arguments; None where a record cannot hold it."""
+def _fits(call: Bound) -> bool:
+    """Whether a record can hold it."""
     function, given = call
+    if isinstance(function, Together):
+        return all(map(_fits, function.calls))
     if hasattr(function, "arrays"):
-        return ()
+        return True
     if not hasattr(function, "overloads"):
-        return None
-    kinds = tuple(map(typeof, given))
+        return False
     try:
-        for kind, value in zip(kinds, given, strict=True):
-            for _ in _slots(kind, value):
+        for value in given:
+            for _ in _slots(typeof(value), value):
                 pass
     except TypeError:
-        return None
-    return kinds
+        return False
+    return True
 
 
 def _address(dispatcher: Any, kinds: tuple[Any, ...]) -> int:
@@ -194,28 +285,88 @@ def _address(dispatcher: Any, kinds: tuple[Any, ...]) -> int:
     return made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
 
 
+class _Records:
+    """Rows of entries and records, an int64 table: a call each."""
+
+    def __init__(self) -> None:
+        self.words: list[int] = []
+        self.rows: list[tuple[int, int]] = []  # an entry and where its record begins
+
+    def add(self, call: Bound) -> None:
+        function, given = call
+        kinds = tuple(map(typeof, given))
+        record = types.CPointer(types.BaseTuple.from_types(kinds))
+        self.rows.append((_address(_entry, (record,)), 8 * len(self.words)))
+        self.words.append(_address(function, kinds))
+        for kind, value in zip(kinds, given, strict=True):
+            self.words += _slots(kind, value)
+
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows, and the records that they point to."""
+        records = np.array(self.words, np.int64)
+        table = np.array(self.rows, np.int64).reshape(-1, 2)
+        table[table[:, 0] != 0, 1] += records.__array_interface__["data"][0]
+        return table, records
+
+
 class _Walk:
     """A run of calls as one call of `_walk`."""
 
-    def __init__(self, run: list[tuple[Bound, Any]]):
-        self.kept = [call for call, _ in run]
-        self.stops = [function for function, _ in self.kept if hasattr(function, "arrays")]
-        words: list[int] = []
-        rows: list[tuple[int, int]] = []  # an entry and where its record begins, or 0 and a flag
-        for (function, given), kinds in run:
-            if hasattr(function, "arrays"):
-                rows += [(0, a.__array_interface__["data"][0]) for a in function.arrays]
-                continue
-            record = types.CPointer(types.BaseTuple.from_types(kinds))
-            rows.append((_address(_entry, (record,)), 8 * len(words)))
-            words.append(_address(function, kinds))
-            for kind, value in zip(kinds, given, strict=True):
-                words += _slots(kind, value)
-        self.records, self.table = np.array(words, np.int64), np.array(rows, np.int64)
-        is_call = self.table[:, 0] != 0
-        self.table[is_call, 1] += self.records.__array_interface__["data"][0]
+    def __init__(self, run: list[Bound]):
+        whole, parts, widths = _Records(), _Records(), []
+        for function, given in run:
+            if isinstance(function, Together):
+                widths.append(len(function.calls))
+                whole.rows.append((0, 0))
+                for part in function.calls:
+                    parts.add(part)
+            elif hasattr(function, "arrays"):
+                widths += [1] * len(function.arrays)
+                places = (a.__array_interface__["data"][0] for a in function.arrays)
+                whole.rows += [(0, place) for place in places]
+            else:
+                widths.append(1)
+                whole.add((function, given))
+        self.kept, self.widths = run, np.array(widths, np.int64)
+        (self.table, self.records), (self.parts, self.others) = whole.table(), parts.table()
+        self.helpers = max(widths) - 1
+        self.stops = [function for function, _ in run if hasattr(function, "arrays")]
 
     def __call__(self) -> None:
-        if _walk(self.table):
+        shared = np.zeros(5, np.int64)  # its own for each walk: a helper may still leave the last
+        at = shared.__array_interface__["data"][0]
+        for _ in range(self.helpers):
+            _helpers.put((self.parts, shared, at), self.helpers)
+        try:
+            stopped = _walk(self.table, self.widths, self.parts, at)
+        finally:
+            shared[_END // 8] = 1
+        if stopped:
             for stop in self.stops:
                 stop()
+
+
+class _Helpers:
+    """Threads that help with walks; started when there is one to help with."""
+
+    def __init__(self) -> None:
+        self.jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.count, self.home = 0, 0
+
+    def put(self, job: Any, wanted: int) -> None:
+        if self.home != os.getpid():  # a fork has none of them
+            self.jobs, self.count, self.home = queue.SimpleQueue(), 0, os.getpid()
+        while self.count < wanted:
+            threading.Thread(target=self._serve, args=(self.jobs,), daemon=True).start()
+            self.count += 1
+        self.jobs.put(job)
+
+    @staticmethod
+    def _serve(jobs: Any) -> None:
+        while True:
+            parts, shared, at = jobs.get()
+            _serve(parts, at)
+            del parts, shared
+
+
+_helpers = _Helpers()

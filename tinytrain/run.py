@@ -21,6 +21,8 @@ from tinytrain.steps import OVERFLOW, TRANSFERS, Program, Step
 if TYPE_CHECKING:
     from tinytrain.spillfile import SpillFile, Transfer
 
+Call = tuple[Callable[..., None], tuple[Any, ...]]
+
 POISON = 0xFF  # a NaN in float32, so that a dead byte that is read shows
 CANARIES = (0xA5, 0x5A)
 PIECE = 2**14  # bytes of an arena that are looked at together
@@ -102,7 +104,10 @@ def _family(backend: str) -> Any:
 def bind(
     program: Program, steps: list[Step], array: Callable[[int], np.ndarray], backend: str
 ) -> list[tuple[Callable[..., None], tuple[Any, ...]]]:
-    """The steps as calls with their arrays and attrs in place."""
+    """The steps as calls with their arrays and attrs in place, in parts where there are threads."""
+    from tinytrain.kernels.parts import Together, parts_of
+
+    threads = getattr(_family(backend), "threads", int)()
     calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
     for step in steps:
         outs, ins, work = (
@@ -116,9 +121,15 @@ def bind(
         dtype = program.specs[next(v for v in step.outs if v is not None)].dtype
         dtype = next((str(x.dtype) for x in ins if x is not None and x.dtype.kind == "f"), dtype)
         found = kernel(step.op, backend, dtype)
-        ahead = getattr(found, "bind", None)
-        calls.append((found, tuple(args)) if ahead is None else ahead(*args))
+        cut = [_bound(found, part) for part in parts_of(step.op, args, threads)]
+        calls.append((Together(cut), ()) if cut else _bound(found, tuple(args)))
     return calls
+
+
+def _bound(found: Any, args: tuple[Any, ...]) -> Call:
+    """A kernel's call, by its own rule where it has one."""
+    ahead = getattr(found, "bind", None)
+    return (found, args) if ahead is None else ahead(*args)
 
 
 def call(
@@ -226,7 +237,6 @@ def new_arena(nbytes: int) -> np.ndarray:
     return raw[start : start + nbytes]
 
 
-Call = tuple[Callable[..., None], tuple[Any, ...]]
 LASTING = ("parameter", "state", "optimizer")  # kinds that a step must not change by halves
 
 
