@@ -20,7 +20,7 @@ from tinytrain.bench.machine import where_and_when
 from tinytrain.errors import InputError
 from tinytrain.models import shipped
 
-PARTS = ("spoken", "words", "characters", "strokes", "surfaces", "anomaly", "steps")
+PARTS = ("spoken", "words", "characters", "strokes", "surfaces", "anomaly", "text", "steps")
 
 
 @dataclass
