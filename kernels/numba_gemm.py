@@ -7,8 +7,10 @@
 with `B[..]` at o*b_ko + k*b_ki, C's rows c_rs apart, all strides free (in elements, also negative)
 and n contiguous. Every output is ONE float32 sum: it starts from +0, or from the stored C when
 `acc`, and adds o, then k ascending, each product rounded before it is added; the bias, if its
-address is not 0, comes last. Tiles only choose which outputs share the registers, so the bits
-depend neither on the tile nor on the vector width, and a sum may be split over calls with `acc`.
+address is not 0, comes last. Where the address of weights, laid out as C and perhaps C itself, is
+not 0, the sum is a gradient and what is stored is weights - rate * sum (`rate`: its address). Tiles
+only choose which outputs share the registers, so the bits depend neither on the tile nor on the
+vector width, and a sum may be split over calls with `acc`.
 
 Each product is compiled once and called through a symbol: inlined into every kernel that uses it,
 it would be optimised again in each.
@@ -38,14 +40,17 @@ from .numba_lanes import (
 # The operands of a product, all int64: sizes, flag, then addresses and strides.
 _NAMES = (
     *("M", "N", "acc", "C", "c_rs", "A", "a_rs", "a_ko", "a_ki"),
-    *("B", "b_ko", "b_ki", "KO", "KI", "bias"),
+    *("B", "b_ko", "b_ki", "KO", "KI", "bias", "weights", "rate"),
 )
-# Rows of the tiles, largest first. A lanewise tile loads as much as it adds, so four are enough.
-_ROWS = {
-    "gemm": (8, 4, 3, 2, 1) if ROWS == 8 else (4, 3, 2, 1),
-    "gemm_nt": (8, 4, 1) if ROWS == 8 else (4, 1),
-    "lanewise": (4, 2, 1),
-}
+# Vectors of a tile. With one of AVX-512 a factor of A is broadcast by the product that reads it;
+# with two it wants an instruction of its own, and the tile half as much time again (Zen 4).
+_VECTORS = 1 if LANES == 16 else 2
+# Where C has few rows, weights are read once: in pieces of so many vectors.
+_FEW, _THIN = 4, 4
+# A lanewise tile loads as much as it adds, so four rows are enough.
+_ROWS = {"gemm": ROWS, "gemm_nt": ROWS, "lanewise": 4}
+# A tile of four k of B across is large: other heights are made of these.
+_HEIGHTS = {"gemm_nt": (8, 4, 1)}
 PRODUCT = types.void(*[types.int64] * len(_NAMES))
 
 
@@ -100,6 +105,17 @@ class _Tile:
                 last = self._load(bias, v)
                 for row in self.sums:
                     self.b.store(self.b.fadd(self.b.load(row[v]), last), row[v])
+        weights = self.at["weights"]
+        with self.b.if_then(self.b.icmp_signed("!=", weights, I64(0))):
+            one = self.b.load(pointer(self.b, self.at["rate"], F32), align=4)
+            rate = broadcast(self.b, one, self.vector.count)
+            for m, row in enumerate(self.sums):
+                old = offset(self.b, weights, (self.at["c_rs"], I64(m)))
+                for v, s in enumerate(row):
+                    step = self.b.fmul(rate, self.b.load(s))
+                    self.b.store(self.b.fsub(self._load(old, v), step), s)
+
+    def _store(self):
         for m, row in enumerate(self.sums):
             for v, s in enumerate(row):
                 at = offset(self.b, self._row(m), I64(v * self.vector.count))
@@ -109,6 +125,7 @@ class _Tile:
         self._start()
         self._sum()
         self._finish()
+        self._store()
 
     def _sum(self):
         at = self.at
@@ -121,25 +138,24 @@ class _Tile:
                 self._step(offset(self.b, a, (inner.index, at["a_ki"])), bs)
 
 
-class _Across(_Tile):
-    """A tile whose B is read across: lane n is B[n*b_ko + k]. Four k at a time are loaded from
-    each row and turned in registers, so a transposed matrix needs no second copy. KO is 1."""
+def _shuffle(builder, a, b, lanes):
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
 
-    def __init__(self, builder, at, kind, rows, vectors, lanes, left):
-        super().__init__(builder, at, kind, rows, vectors, lanes, left)
-        # Lanes that are not stored read the last row again, which is there.
+
+class _Rows:
+    """Rows of B that are read across, one a lane; lanes from `left` on read the last row again."""
+
+    def __init__(self, builder, at, step, lanes, left):
+        self.b, self.lanes = builder, lanes
         last = I64(lanes - 1) if left is None else builder.sub(left, I64(1))
         self.starts = []
         for lane in range(lanes):
             inside = builder.icmp_signed("<", I64(lane), last)
             row = builder.select(inside, I64(lane), last)
-            self.starts.append(offset(builder, at["B"], (row, at["b_ko"])))
+            self.starts.append(offset(builder, at, (row, step)))
 
-    def _shuffle(self, a, b, lanes):
-        return self.b.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
-
-    def _turned(self, k):
-        """B's lanes for k, k + 1, k + 2, k + 3."""
+    def turned(self, k):
+        """The lanes for k, k + 1, k + 2, k + 3."""
         four = ir.VectorType(F32, 4)
         rows = [
             self.b.load(pointer(self.b, offset(self.b, start, k), four), align=4)
@@ -152,38 +168,52 @@ class _Across(_Tile):
             while len(parts) > 1:
                 both = list(range(2 * parts[0].type.count))
                 parts = [
-                    self._shuffle(parts[p], parts[p + 1], both) for p in range(0, len(parts), 2)
+                    _shuffle(self.b, parts[p], parts[p + 1], both) for p in range(0, len(parts), 2)
                 ]
             wide.append(parts[0])
-        count = self.vector.count
-        squares = range(0, count, 4)
+        squares = range(0, self.lanes, 4)
 
         def mix(a, b, picks):
-            lanes = [s + p if p < 4 else count + s + p - 4 for s in squares for p in picks]
-            return self._shuffle(a, b, lanes)
+            lanes = [s + p if p < 4 else self.lanes + s + p - 4 for s in squares for p in picks]
+            return _shuffle(self.b, a, b, lanes)
 
         low = [mix(wide[r], wide[r + 1], (0, 4, 1, 5)) for r in (0, 2)]
         high = [mix(wide[r], wide[r + 1], (2, 6, 3, 7)) for r in (0, 2)]
         return [mix(*pair, picks) for pair in (low, high) for picks in ((0, 1, 4, 5), (2, 3, 6, 7))]
 
-    def _gathered(self, k):
-        """B's lanes for one k."""
-        value = ir.Constant(self.vector, ir.Undefined)
+    def gathered(self, k):
+        """The lanes for one k."""
+        value = ir.Constant(ir.VectorType(F32, self.lanes), ir.Undefined)
         for lane, start in enumerate(self.starts):
             one = self.b.load(pointer(self.b, offset(self.b, start, k), F32), align=4)
             value = self.b.insert_element(value, one, I32(lane))
         return value
 
-    def _sum(self):
-        at, whole = self.at, I64(0)
-        if self.vector.count >= 4:
-            whole = self.b.shl(self.b.ashr(at["KI"], I64(2)), I64(2))
+    def each(self, count, emit):
+        """emit(k, lanes) for every k below count."""
+        whole = I64(0)
+        if self.lanes >= 4:
+            whole = self.b.shl(self.b.ashr(count, I64(2)), I64(2))
             with cgutils.for_range_slice(self.b, I64(0), whole, I64(4)) as (k, _):
-                for t, value in enumerate(self._turned(k)):
-                    here = self.b.add(k, I64(t))
-                    self._step(offset(self.b, at["A"], (here, at["a_ki"])), [value])
-        with cgutils.for_range_slice(self.b, whole, at["KI"], I64(1)) as (k, _):
-            self._step(offset(self.b, at["A"], (k, at["a_ki"])), [self._gathered(k)])
+                for t, value in enumerate(self.turned(k)):
+                    emit(self.b.add(k, I64(t)), value)
+        with cgutils.for_range_slice(self.b, whole, count, I64(1)) as (k, _):
+            emit(k, self.gathered(k))
+
+
+class _Across(_Tile):
+    """A tile whose B is read across: lane n is B[n*b_ko + k]. Four k at a time are loaded from
+    each row and turned in registers, so a transposed matrix needs no second copy. KO is 1."""
+
+    def __init__(self, builder, at, kind, rows, vectors, lanes, left):
+        super().__init__(builder, at, kind, rows, vectors, lanes, left)
+        self.across = _Rows(builder, at["B"], at["b_ko"], lanes, left)
+
+    def _sum(self):
+        at = self.at
+        self.across.each(
+            at["KI"], lambda k, value: self._step(offset(self.b, at["A"], (k, at["a_ki"])), [value])
+        )
 
 
 def _repeat(builder, limit, start, size, emit):
@@ -194,29 +224,62 @@ def _repeat(builder, limit, start, size, emit):
     return builder.add(start, builder.mul(count, I64(size)))
 
 
+def _height(builder, rest, most, heights):
+    """The rows of the next tile, of `rest`: no tile of one or two is left over where it can be
+    helped."""
+    rows = I64(0)
+    if heights:
+        for height in reversed(heights):
+            rows = builder.select(builder.icmp_signed(">=", rest, I64(height)), I64(height), rows)
+        return rows
+    rows = builder.select(builder.icmp_signed("<", rest, I64(most)), rest, I64(most))
+    for left, height in ((10, 5), (9, 5), (7, 4)) if most == 8 else ():
+        rows = builder.select(builder.icmp_signed("==", rest, I64(left)), I64(height), rows)
+    return rows
+
+
+def _emit_tiles(builder, count, most, heights, emit):
+    """emit(rows, m) for tiles that are `count` rows together."""
+    at = cgutils.alloca_once_value(builder, I64(0))
+    builder.store(I64(0), at)
+    head, done = (builder.append_basic_block(name) for name in ("tile", "done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    m = builder.load(at)
+    choice = builder.switch(_height(builder, builder.sub(count, m), most, heights), done)
+    for rows in heights or (k for k in range(1, most + 1) if k != 7):
+        block = builder.append_basic_block(f"rows{rows}")
+        choice.add_case(I64(rows), block)
+        builder.position_at_end(block)
+        emit(rows, m)
+        builder.store(builder.add(m, I64(rows)), at)
+        builder.branch(head)
+    builder.position_at_end(done)
+
+
 def _emit_columns(builder, at, kind, n, vectors, lanes, left=None):
     """All rows of the columns from n on; `left` of them if they are less than a vector."""
     make = _Across if kind == "gemm_nt" else _Tile
 
-    def tile(rows):
-        def emit(m):
-            here, b = dict(at), n
-            if kind == "gemm_nt":
-                b = builder.mul(n, at["b_ko"])
-            here["C"] = offset(builder, at["C"], (m, at["c_rs"]), n)
-            here["A"] = offset(
-                builder, at["A"], (m, at["a_rs"]), *([n] if kind == "lanewise" else [])
-            )
-            here["B"] = offset(builder, at["B"], b)
-            none = builder.icmp_signed("==", at["bias"], I64(0))
-            here["bias"] = builder.select(none, at["bias"], offset(builder, at["bias"], n))
-            make(builder, here, kind, rows, vectors, lanes, left).emit()
+    def moved(name, *parts):
+        """An address that may be missing."""
+        none = builder.icmp_signed("==", at[name], I64(0))
+        return builder.select(none, at[name], offset(builder, at[name], *parts))
 
-        return emit
+    def tile(rows, m):
+        here, b = dict(at), n
+        if kind == "gemm_nt":
+            b = builder.mul(n, at["b_ko"])
+        here["C"] = offset(builder, at["C"], (m, at["c_rs"]), n)
+        here["A"] = offset(builder, at["A"], (m, at["a_rs"]), *([n] if kind == "lanewise" else []))
+        here["B"] = offset(builder, at["B"], b)
+        here["bias"] = moved("bias", n)
+        here["weights"] = moved("weights", (m, at["c_rs"]), n)
+        make(builder, here, kind, rows, vectors, lanes, left).emit()
 
-    m = I64(0)
-    for rows in _ROWS[kind]:
-        m = _repeat(builder, at["M"], m, rows, tile(rows))
+    most = _FEW if vectors > _VECTORS else _ROWS[kind]
+    heights = _HEIGHTS.get(kind) if most == 8 else None
+    _emit_tiles(builder, at["M"], most, heights, tile)
 
 
 def _emit_product(builder, at, kind):
@@ -224,8 +287,12 @@ def _emit_product(builder, at, kind):
         return lambda n: _emit_columns(builder, at, kind, n, vectors, lanes)
 
     n = I64(0)
-    if kind != "gemm_nt":  # there, four k of one vector are what the registers hold
-        n = _repeat(builder, at["N"], n, 2 * LANES, columns(2, LANES))
+    if kind == "gemm":
+        few = builder.icmp_signed("<=", at["M"], I64(_FEW))
+        wide = builder.select(few, at["N"], I64(0))
+        n = _repeat(builder, wide, n, _THIN * LANES, columns(_THIN, LANES))
+    if kind != "gemm_nt" and _VECTORS > 1:  # there, four k of one vector are what registers hold
+        n = _repeat(builder, at["N"], n, _VECTORS * LANES, columns(_VECTORS, LANES))
     n = _repeat(builder, at["N"], n, LANES, columns(1, LANES))
     if not MASKS:
         _repeat(builder, at["N"], n, 1, columns(1, 1))
@@ -258,18 +325,58 @@ _gemm_body, _gemm_nt_body, _lanewise_body = map(_product, ("gemm", "gemm_nt", "l
 
 
 @cfunc(PRODUCT, cache=True)
-def _gemm(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias):
-    _gemm_body((m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias))
+def _gemm(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate):
+    _gemm_body(
+        (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate)
+    )
 
 
 @cfunc(PRODUCT, cache=True)
-def _gemm_nt(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias):
-    _gemm_nt_body((m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias))
+def _gemm_nt(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate):
+    _gemm_nt_body(
+        (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate)
+    )
 
 
 @cfunc(PRODUCT, cache=True)
-def _lanewise(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias):
-    _lanewise_body((m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias))
+def _lanewise(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate):
+    _lanewise_body(
+        (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate)
+    )
+
+
+TURN = types.void(*[types.int64] * 6)
+
+
+@intrinsic
+def _turn_body(typing, operands):
+    def codegen(context, builder, sig, args):
+        to, step, source, stride, lanes, count = cgutils.unpack_tuple(builder, args[0])
+
+        def columns(left):
+            def emit(n):
+                rows = _Rows(builder, offset(builder, source, (n, stride)), stride, LANES, left)
+                mask = None if left is None else mask_of(builder, left, LANES)
+
+                def put(k, value):
+                    store_lanes(builder, value, offset(builder, to, (k, step), n), mask)
+
+                rows.each(count, put)
+
+            return emit
+
+        n = _repeat(builder, lanes, I64(0), LANES, columns(None))
+        left = builder.sub(lanes, n)
+        with builder.if_then(builder.icmp_signed(">", left, I64(0))):
+            columns(left)(n)
+        return context.get_dummy_value()
+
+    return types.void(types.UniTuple(types.int64, 6)), codegen
+
+
+@cfunc(TURN, cache=True)
+def _turn(to, step, source, stride, lanes, count):
+    _turn_body((to, step, source, stride, lanes, count))
 
 
 def symbol(name, function, sig):
@@ -282,3 +389,5 @@ def symbol(name, function, sig):
 gemm = symbol("tinytrain_gemm", _gemm, PRODUCT)
 gemm_nt = symbol("tinytrain_gemm_nt", _gemm_nt, PRODUCT)
 lanewise = symbol("tinytrain_lanewise", _lanewise, PRODUCT)
+# turn(to, step, from, stride, lanes, count): to[k * step + lane] = from[lane * stride + k].
+turn = symbol("tinytrain_turn", _turn, TURN)

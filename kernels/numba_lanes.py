@@ -12,6 +12,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
@@ -118,6 +119,19 @@ def zero(typing, at, count):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def on_stack(typing, count):
+    """The address of `count` (a constant) float32, the calling function's until it returns."""
+
+    def codegen(context, builder, sig, args):
+        room = cgutils.alloca_once(builder, F32, size=sig.args[0].literal_value)
+        return builder.ptrtoint(room, I64)
+
+    if not isinstance(count, types.IntegerLiteral):
+        raise TypingError("the size must be a constant")
+    return types.int64(count), codegen
 
 
 # ---------------------------------------------------------------------------- the value

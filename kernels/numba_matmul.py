@@ -8,7 +8,6 @@ from numba import njit
 
 from .numba_gemm import gemm, gemm_nt
 from .numba_lanes import address
-from .numba_step import descend
 
 # A block of A (rows x k, float32) stays in a second-level cache while B's columns pass by; the
 # sum goes on from the stored value with the next block of k, which keeps its order.
@@ -26,12 +25,12 @@ def blocked(turned, m, n, k, acc, y, a, a_rs, a_ki, b, b_step):
             if turned:
                 gemm_nt(
                     *(rows, n, go_on, c, n, at, a_rs, 0, a_ki),
-                    *(b + 4 * first, b_step, 1, 1, left, 0),
+                    *(b + 4 * first, b_step, 1, 1, left, 0, 0, 0),
                 )
             else:
                 gemm(
                     *(rows, n, go_on, c, n, at, a_rs, 0, a_ki),
-                    *(b + 4 * first * b_step, 0, b_step, 1, left, 0),
+                    *(b + 4 * first * b_step, 0, b_step, 1, left, 0, 0, 0),
                 )
 
 
@@ -92,11 +91,9 @@ def matmul_tn(y, a, b, flat, acc):
 
 @njit(cache=True, error_model="numpy")
 def matmul_tn_sgd(y, p, a, b, lr, block, flat):
-    (m, n), rows = p.shape, block.shape[0]
-    k = a.size // m
-    for row in range(0, m, rows):
-        left = min(rows, m - row)
-        at = address(a) + 4 * row
-        blocked(False, left, n, k, False, address(block), at, 1, m, address(b), n)
-        place = 4 * row * n
-        descend(address(y) + place, address(p) + place, address(block), lr[()], left * n)
+    """Every tile of the gradient meets its weights in registers."""
+    m, n = p.shape
+    gemm(
+        *(m, n, 0, address(y), n, address(a), 1, 0, m, address(b), 0, n, 1, a.size // m),
+        *(0, address(p), address(lr)),
+    )
