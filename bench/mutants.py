@@ -411,6 +411,12 @@ TRAINING = (
     ),
     Mutant(
         "tinytrain/checkpoint.py",
+        "if names is None and {",
+        "if False and {",
+        "tests/test_faults.py -k hides",
+    ),
+    Mutant(
+        "tinytrain/checkpoint.py",
         "keep=_is_whole(path)",
         "keep=True",
         "tests/test_faults.py -k told",

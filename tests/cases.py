@@ -487,6 +487,7 @@ UPDATES = [
     Update("zero_pruned", "vv"),
     Update("square_sum", "v"),
     Update("clip_factor", [""], {"max_norm": 0.5}),
+    Update("clip_factor", [""], {"max_norm": 50.0}),
     Update("running_average", "vv", {"momentum": 0.1, "correction": 1.25}),
     Update("copy", "v"),
     Update("spill", "v"),

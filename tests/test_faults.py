@@ -3,6 +3,7 @@ be. `tinytrain bench faults` does the same with larger counts."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -15,6 +16,8 @@ from test_checkpoint import same, snapshot, trainer
 import tinytrain as tt
 from tinytrain import checkpoint, durable
 from tinytrain.bench import faults
+from tinytrain.data import npz
+from tinytrain.errors import InputError
 
 REQUIRED = os.environ.get("TINYTRAIN_REQUIRE_PORTS") == "1"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is missing")
@@ -81,6 +84,23 @@ def test_damage_is_found_and_the_last_but_one_taken(tmp_path):
     assert flips.before > flips.last  # a flip that is not found lies where nobody reads
     cuts = survived(faults.cuts(tmp_path / "cuts", 997), 20)
     assert cuts.before == cuts.tries
+
+
+def test_a_flip_that_hides_members_is_found(tmp_path):
+    """A zip directory's lengths: a flipped bit there may swallow the entries that follow, and its
+    reader does not mind. Name, extra field and comment stand at 28, 30 and 32 of an entry."""
+    path, _, want = faults._two_saves(tmp_path)
+    whole = path.read_bytes()
+    entries = [at for at in range(len(whole)) if whole.startswith(b"PK\1\2", at)]
+    hidden = 0
+    for bit in range(8 * 28, 8 * 34):
+        damaged = bytearray(whole)
+        damaged[entries[len(entries) // 2] + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            hidden += len(npz.read_members(path)) < len(entries)
+        assert faults._one_of_two(path, want) == "before"
+    assert hidden
 
 
 def test_what_is_told_of_the_last_but_one(tmp_path):

@@ -42,7 +42,7 @@ def write(path: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> N
     """Write a header and arrays aside and rename that: the whole file or none. InputError if it
     cannot be written, or the header is not plain data."""
     try:
-        text = json.dumps(header, default=_plain)
+        text = json.dumps({**header, "arrays": [*arrays]}, default=_plain)
     except TypeError as error:
         raise InputError(f"{path}: cannot be saved ({error})") from error
     arrays = {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
@@ -112,7 +112,10 @@ def read(path: str, names: tuple[str, ...] | None = None) -> Contents:
 
 def _is_whole(path: str) -> bool:
     """Whether a checkpoint, whatever its format, can be read to its end."""
+    if not os.path.isfile(path):
+        return False
     try:
+        _read_file(path, ())  # what is none may be large
         _read_file(path, None)
     except InputError:
         return False
@@ -139,6 +142,10 @@ def _read_file(path: str, names: tuple[str, ...] | None) -> Contents:
         raise InputError(f"{path}: not a whole tinytrain checkpoint ({error})") from error
     if not isinstance(header, dict):
         raise InputError(f"{path}: not a whole tinytrain checkpoint (its {HEADER} is no object)")
+    # A flipped bit at the end of a zip file can hide members from its reader.
+    listed = header.get("arrays", [*arrays])
+    if names is None and {*map(str, listed if isinstance(listed, list) else [])} != {*arrays}:
+        raise InputError(f"{path}: not a whole tinytrain checkpoint (arrays are missing)")
     return header, arrays
 
 
