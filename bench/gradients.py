@@ -7,6 +7,7 @@ The step is lowered exactly as a trainer's, decisions included, and run by the r
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -57,6 +58,7 @@ def run(
             seconds = time.perf_counter() - begin
             count = net.count_parameters()
             rows.append({"model": name, "parameters": count, "errors": errors, "seconds": seconds})
+            print(f"{name}: {errors}", file=sys.stderr, flush=True)
     if not json:
         cells = [(r["model"], r["parameters"], *map(_cell, r["errors"].values())) for r in rows]
         print(f"batch {BATCH}, relative errors; wrong above {MOST:.0e}")
