@@ -23,7 +23,7 @@ from tinytrain.run import run_fresh
 from tinytrain.tape import Tape
 
 BATCH = 4  # of two, a batch norm of single pixels is all curvature
-STEP = 1e-7  # of a unit direction, so that few ReLUs change sides
+STEP = 1e-8  # of a unit direction: longer, and ReLUs change sides, or dead units come to life
 MOST = 1e-5  # of relative error that is a right gradient; kinks cost the most
 POLICIES: dict[str, dict[str, Any]] = {
     "keep": {"policy": "keep"},

@@ -232,18 +232,6 @@ PLANNER = (
         "tests/test_arena.py",
     ),
     Mutant(
-        "tinytrain/fuse.py",
-        "        or reads[gradient] != 1\n",
-        "",
-        "tests/test_lean.py -k 'bits or large or wide'",
-    ),
-    Mutant(
-        "tinytrain/fuse.py",
-        "steps and k not in marked else",
-        "steps else",
-        "tests/test_lean.py -k 'bits or large or wide'",
-    ),
-    Mutant(
         "tinytrain/segment.py",
         "return span[0] * stride - top,",
         "return span[0] * stride,",
