@@ -12,7 +12,7 @@ SMALL = {
     "digits_cnn": {},
     "ds_cnn": {"channels": 4, "input_shape": (12, 6, 1)},
     "autoencoder": {},
-    "mobilenetv2": {"width": 0.25, "input_shape": (16, 16, 3)},
+    "mobilenetv2": {"width": 0.25, "input_shape": (16, 16, 3), "norm": "group"},
     "revnet": {"units": (2, 2), "widths": (16, 16, 32), "input_shape": (8, 8, 3)},
 }
 REVERSIBLE = ("revnet",)
