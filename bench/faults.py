@@ -309,7 +309,8 @@ def port_kills(folder: Path, tries: int) -> Fault:
         process.send_signal(signal.SIGKILL)
         rest, _ = process.communicate()
         right = int(words[1]) >= reached and (not rest or _state(rest) == whole)
-        fault.count("before" if words[3] == "1" else "last" if right else "lost", str(words))
+        found = "before" if words[3] == "1" else "last"
+        fault.count(found if right else "lost", str(words))
         reached, left = int(words[1]), left - 1
         if rest:
             file.unlink()
