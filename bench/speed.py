@@ -30,7 +30,7 @@ GOALS = {  # how many times faster than PyTorch, one thread, at batch 1, 8 and 3
     "mobilenetv2": (4, 1.5, 1.2),
 }
 BATCHES = (1, 8, 32)
-ROUNDS, QUICK_ROUNDS = 21, 5
+ROUNDS, QUICK_ROUNDS = 11, 5
 TURN = 0.02  # seconds
 THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "TINYTRAIN")  # what each reads for its threads
 

@@ -530,6 +530,8 @@ class Trainer:
 
 def _arrays(what: str, x: Any) -> tuple[np.ndarray, ...]:
     """One array, or a tuple of several, as arrays; None is none at all."""
+    if type(x) is np.ndarray:
+        return (x,)
     given = x if isinstance(x, tuple) else () if x is None else (x,)
     try:
         return tuple(np.asarray(a) for a in given)
@@ -545,9 +547,9 @@ def _check_lengths(xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], n: int) -
                 raise InputError(f"{what}: got shape {a.shape} beside {n} samples of x")
 
 
-def _count(xs: Sequence[Any], batch: int) -> int:
+def _count(xs: Sequence[np.ndarray], batch: int) -> int:
     """The number of samples of a batch; InputError if it has none or too many."""
-    shape = np.shape(xs[0])
+    shape = xs[0].shape
     if not shape or not 1 <= shape[0] <= batch:
         raise InputError(f"x: got shape {shape}; a step takes 1 to {batch} samples, batch first")
     return shape[0]
