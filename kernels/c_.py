@@ -25,7 +25,6 @@ _FLAGS = (
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fPIC",
-    "-shared",
     "-pthread",
 )
 _NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
@@ -101,31 +100,50 @@ def is_there() -> bool:
 
 def _build(path: str) -> None:
     """Compile to `path`, whole or not at all. ImportError says what is missing."""
-    import subprocess
-
     cc = compiler()
     if cc is None:
         raise ImportError("there is no C compiler (cc, gcc or clang); install one")
-    sources = [os.path.join(_SOURCES, n) for n in sorted(os.listdir(_SOURCES)) if n.endswith(".c")]
-    aside = f"{path}.{os.getpid()}.part"
-    said = ""
+    aside, said = f"{path}.{os.getpid()}.part", ""
     if sys.stderr.isatty():
         print("building the C kernels, once for this machine", file=sys.stderr, flush=True)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         for native in _native():
-            command = [cc, *_FLAGS, *native, "-o", aside, *sources]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode == 0:
+            said = _compile(cc, native, aside)
+            if not said:
                 os.replace(aside, path)
                 return
-            said = done.stderr.strip().splitlines()[0] if done.stderr.strip() else ""
     except OSError as error:
         raise ImportError(f"the C kernels cannot be built: {error}") from error
     finally:
         if os.path.exists(aside):
             os.remove(aside)
     raise ImportError(f"{cc} cannot build the C kernels: {said}")
+
+
+def _compile(cc: str, native: tuple[str, ...], to: str) -> str:
+    """Compile the sources, as many at once as there are processors, and link them; what the
+    compiler says if it fails."""
+    import subprocess
+    import tempfile
+    from concurrent.futures import ThreadPoolExecutor
+
+    names = [name for name in os.listdir(_SOURCES) if name.endswith(".c")]
+    names.sort(key=lambda name: -os.path.getsize(os.path.join(_SOURCES, name)))  # the long first
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [os.path.join(folder, f"{name}.o") for name in names]
+
+        def command(*more: str) -> str:
+            done = subprocess.run([cc, *_FLAGS, *native, *more], capture_output=True, text=True)
+            lines = (done.stderr.strip() or f"{cc} failed").splitlines()
+            return lines[0] if done.returncode else ""
+
+        def one(name: str, made: str) -> str:
+            return command("-c", "-o", made, os.path.join(_SOURCES, name))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            said = next(filter(None, pool.map(one, names, objects)), "")
+        return said or command("-shared", "-o", to, *objects)
 
 
 _loaded: list[ctypes.CDLL] = []
