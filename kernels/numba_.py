@@ -4,6 +4,8 @@ Names, argument order and rules are the reference's. A kernel's file is imported
 it calls compiled or read from Numba's cache, when the kernel is first asked for.
 """
 
+import sys
+import time
 from importlib import import_module
 from typing import Any
 
@@ -56,9 +58,27 @@ def joined(calls: Any) -> Any:
     return import_module(".numba_walk", __package__).joined(calls)
 
 
+_began: list[float] = []
+PATIENCE = 1.0  # seconds of loading from which something is said
+
+
+def compiling(what: str) -> None:
+    """Say on a terminal what is being compiled: loading from the cache is over before that. An
+    empty text ends it."""
+    if not sys.stderr.isatty():
+        return
+    _began.append(time.monotonic())
+    if _began[-1] - _began[0] > PATIENCE:
+        line = f"compiling Numba's kernels, once for this machine: {what}" if what else ""
+        print(f"\r{line:<78}", end="" if what else "\r", file=sys.stderr, flush=True)
+    if not what:
+        _began.clear()
+
+
 def __getattr__(name: str) -> Any:
     if name not in KERNELS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    compiling(name)
     found = getattr(import_module(f".numba_{KERNELS[name]}", __package__), name)
     globals()[name] = found
     return found

@@ -22,6 +22,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
+from .numba_ import compiling
 from .numba_lanes import I64, pointer
 from .parts import Together
 from .parts import threads as _threads
@@ -257,6 +258,7 @@ def joined(calls: Iterable[Bound]) -> list[Bound]:
         run = []
         if call is not None:
             done.append(call)
+    compiling("")
     return done
 
 
@@ -280,7 +282,9 @@ def _fits(call: Bound) -> bool:
 
 def _address(dispatcher: Any, kinds: tuple[Any, ...]) -> int:
     """Of the machine code for these types, compiled or read from the cache if need be."""
-    dispatcher.compile(kinds)
+    if kinds not in dispatcher.overloads:
+        compiling(dispatcher.__name__.strip("_"))
+        dispatcher.compile(kinds)
     made = dispatcher.overloads[kinds]
     return made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
 

@@ -123,3 +123,17 @@ def test_an_error_in_a_kernel_is_not_lost():
     walk, _ = numba_walk.joined([(_fails, (out,)), (_fails, (out,))])[0]
     with pytest.raises(RuntimeError, match="a kernel of the walk"):
         walk()
+
+
+def test_a_long_compilation_is_shown_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    numba_.compiling("conv2d")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    numba_.compiling("conv2d")  # perhaps from the cache
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(numba_, "PATIENCE", -1.0)
+    numba_.compiling("matmul")
+    assert "once for this machine: matmul" in capsys.readouterr().err
+    numba_.compiling("")
+    assert capsys.readouterr().err.strip(" \r") == ""
