@@ -181,6 +181,7 @@ def test_updates_sit_right_behind_their_gradients(name, optimizer):
         if step.op not in ("sgd", "adam"):
             continue
         parameter, gradient = step.ins[0], step.ins[1 if step.op == "sgd" else 3]
+        gradient = program.root(gradient)  # a 1-D convolution's is a view of the 2-D one's
         reads = {parameter, gradient, program.home.get(gradient, gradient)}
         last = max(
             j
