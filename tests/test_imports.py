@@ -28,9 +28,9 @@ FLOORS = """
     run spillfile
     tensor
     functions
-    nn optim prune losses check data bleu roc
+    nn optim prune losses check data bleu roc augment confusion
     freeze
-    bound progress
+    bound progress fitting
     checkpoint diverge recover trainer compare
     translate
     nearest partial samples replay
@@ -44,7 +44,19 @@ FLOOR = {room: k for k, line in enumerate(FLOORS.strip().splitlines()) for room 
 # Upwards, but only inside a function: a plan is written, printed and drawn by rooms above it.
 WHEN_CALLED = {("plan", "planfile"), ("plan", "report"), ("plan", "picture")}
 # What a user writes, and so what models may use, besides the package's own names.
-PUBLIC = {"arena", "check", "data", "errors", "losses", "models", "nn", "ops", "optim", "prune"}
+PUBLIC = {
+    "arena",
+    "augment",
+    "check",
+    "data",
+    "errors",
+    "losses",
+    "models",
+    "nn",
+    "ops",
+    "optim",
+    "prune",
+}
 ENGINE = set(FLOOR) - PUBLIC
 
 

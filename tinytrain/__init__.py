@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 from tinytrain import (
     arena,
+    augment,
     check,
     functions,  # noqa: F401  (puts the public functions into tinytrain.ops)
     losses,
@@ -41,6 +42,7 @@ __all__ = [
     "Trainer",
     "adapt",
     "arena",
+    "augment",
     "backend",
     "check",
     "losses",

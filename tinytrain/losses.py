@@ -40,6 +40,27 @@ class CrossEntropy:
         return f"CrossEntropy({more})"
 
 
+class SoftCrossEntropy:
+    """Mean of -sum over classes of label * log softmax(outputs); labels are shares, float32 of the
+    outputs' shape (..., classes), as mixing makes them."""
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        rows = outputs.size // outputs.shape[-1]
+        return (ops.log_softmax(outputs) * labels).sum() * (-1 / rows)
+
+    @staticmethod
+    def label_spec(outputs: Spec) -> Spec:
+        """float32, one for each output."""
+        return outputs
+
+    def config(self) -> dict[str, Any]:
+        """Everything needed to make it again, as plain data."""
+        return {"name": "soft_cross_entropy"}
+
+    def __repr__(self) -> str:
+        return "SoftCrossEntropy()"
+
+
 class _Pointwise:
     op = ""
 
@@ -73,12 +94,14 @@ class BCEWithLogits(_Pointwise):
 
 KINDS: dict[str, Callable[..., Any]] = {
     "cross_entropy": CrossEntropy,
+    "soft_cross_entropy": SoftCrossEntropy,
     "mse": MSE,
     "binary_cross_entropy_with_logits": BCEWithLogits,
 }
 LOSSES: dict[str, Callable[..., Tensor]] = {name: kind() for name, kind in KINDS.items()}
 
 cross_entropy = LOSSES["cross_entropy"]
+soft_cross_entropy = LOSSES["soft_cross_entropy"]
 mse = LOSSES["mse"]
 binary_cross_entropy_with_logits = LOSSES["binary_cross_entropy_with_logits"]
 

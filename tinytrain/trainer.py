@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinytrain import budget, checkpoint, data, diverge, losses
+from tinytrain import budget, checkpoint, data, diverge, fitting, losses
 from tinytrain.bound import Bound, densities, is_finite
 from tinytrain.errors import CapacityError, InputError, NotFiniteError, SpillError
 from tinytrain.freeze import (
@@ -28,7 +28,6 @@ from tinytrain.freeze import (
 from tinytrain.lower import lower
 from tinytrain.nn.module import Module, Parameter
 from tinytrain.plan import Plan, make_plan, smaller_plan
-from tinytrain.progress import Progress
 from tinytrain.recover import go_back, recover
 from tinytrain.run import Executor, choose_backend, new_arena, not_finite
 from tinytrain.steps import Program
@@ -352,6 +351,10 @@ class Trainer:
         drop_last: bool = False,
         progress: bool | None = None,
         on_divergence: str | None = None,
+        augment: Callable[..., Any] | None = None,
+        balance: bool = False,
+        validation: tuple[Any, Any] | None = None,
+        patience: int | None = None,
     ) -> list[float]:
         """Train for `epochs` more epochs (the first may be the rest of an interrupted one).
 
@@ -359,6 +362,10 @@ class Trainer:
         batch; without it a smaller batch is trained. Returns each epoch's mean loss.
         on_divergence: None, a NotFiniteError ends it; "restore", the last good state is taken
         and training ends; "lower_rate", it goes on from there at a tenth of the rate. Both warn.
+        augment(x, y, rng) returns a batch as it is to be learned (see `tinytrain.augment`); `rng`
+        depends on seed and step alone. balance: each class is drawn as often as any other.
+        patience: end after so many epochs without a lower loss on `validation` (x, y), and take
+        the state with the lowest, of which a copy lies outside the arena.
         """
         if not isinstance(epochs, int) or epochs < 0:
             raise InputError(f"epochs is {epochs!r}; wants a whole number, not negative")
@@ -367,29 +374,16 @@ class Trainer:
         if drop_last and n < self.batch:
             raise InputError(f"drop_last leaves nothing of {n} samples at batch {self.batch}")
 
-        def epoch(on_step) -> float:
-            return self._fit_epoch(xs, ys, n, on_step, drop_last, progress)
-
+        run = fitting.Epochs(self, xs, ys, drop_last, progress, augment, balance)
+        if (patience is None) != (validation is None):
+            raise InputError("patience and validation go together: when to stop, and by what")
+        if patience is not None and validation is not None:
+            if on_divergence is not None:
+                raise InputError("patience and on_divergence: both go back; ask for one of them")
+            return run.until(epochs, on_step, validation, patience)
         if on_divergence is not None:
-            return diverge.fit(self, on_divergence, epochs, epoch, on_step, (xs, ys))
-        return [epoch(on_step) for _ in range(epochs)]
-
-    def _fit_epoch(self, xs, ys, n, on_step, drop_last, progress) -> float:
-        order = list(data.batches(n, self.batch, self.seed, self.epoch, drop_last))
-        order = order[-(-self.within // self.batch) :]
-        total = seen = 0.0
-        with Progress(f"epoch {self.epoch + 1}", len(order), progress) as bar:
-            for pick in order:
-                part = tuple(a[pick] for a in ys)
-                loss = self.step(tuple(a[pick] for a in xs), part)
-                self.within += len(pick)
-                weight = self._weight(part, len(pick))
-                total, seen = total + loss * weight, seen + weight
-                bar.advance(total / seen)
-                if on_step is not None:
-                    on_step(self.steps, loss)
-        self.epoch, self.within = self.epoch + 1, 0
-        return total / seen if seen else math.nan
+            return diverge.fit(self, on_divergence, epochs, run.one, on_step, (xs, ys))
+        return [run.one(on_step) for _ in range(epochs)]
 
     def _check_data(self, xs: Sequence[Any], ys: Sequence[Any]) -> int:
         """Everything that can be wrong with the data, before the first step."""

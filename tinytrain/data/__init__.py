@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from tinytrain.data.dataset import Dataset, arrays, check
 from tinytrain.data.embedded import digits
-from tinytrain.data.order import batches, split
+from tinytrain.data.order import balanced, batches, split
 from tinytrain.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Dataset", "arrays", "batches", "check", "digits", "load", "split"]
+__all__ = ["Dataset", "arrays", "balanced", "batches", "check", "digits", "load", "split"]
 
 FORMATS = (
     "a folder of class folders (.npy, images or .wav), the four MNIST-named IDX files or their "

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinytrain import philox
 from tinytrain.errors import InputError
@@ -36,6 +36,31 @@ def batches(
             f"take a batch of at most {n}, or keep the partial one"
         )
     return _slices(_permutation(n, seed, epoch), batch, n - n % batch if drop_last else n)
+
+
+def balanced(
+    labels: ArrayLike, batch: int, seed: int, epoch: int = 0, drop_last: bool = False
+) -> Iterator[Index]:
+    """As `batches`, but every class of labels (N,) is drawn as often as any other, N samples or
+    up to a class more in all: those of a rare class several times, all equally often but for one.
+    """
+    y = np.asarray(labels)
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        raise InputError(f"balanced: labels are {y.dtype}{list(y.shape)}; wants integers (N,)")
+    n = _whole("n", len(y), 1, 1 << 31)
+    batch, seed, epoch = (
+        _whole("batch", batch, 1),
+        _whole("seed", seed, 0),
+        _whole("epoch", epoch, 0),
+    )
+    order = _permutation(n, seed, epoch)
+    classes = np.unique(y)
+    each = -(-n // len(classes))
+    picked = np.concatenate([np.resize(order[y[order] == c], each) for c in classes])
+    if drop_last and batch > len(picked):
+        raise InputError(f"balanced: {len(picked)} draws, batch {batch} and drop_last leave none")
+    end = len(picked) - len(picked) % batch if drop_last else len(picked)
+    return _slices(picked[_permutation(len(picked), seed, epoch)], batch, end)
 
 
 def split(n: int, fraction: float, seed: int) -> tuple[Index, Index]:
