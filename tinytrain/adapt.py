@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinytrain import budget, checkpoint
+from tinytrain.confusion import counts
 from tinytrain.errors import InputError
 from tinytrain.freeze import sample_specs
 from tinytrain.nearest import STORES
@@ -202,7 +203,21 @@ class Learner:
         way = self._decided()
         way.check_labels(labels, self.classes)
         columns = self._columns(labels, way, x)
+        if options.get("validation") is not None:
+            held_x, held_y = options["validation"]
+            options["validation"] = held_x, self._known(self._check(held_x, held_y))
         way.learn(x, columns, fresh, **options)
+
+    def _known(self, labels: list[Any]) -> np.ndarray:
+        """Columns of labels that have been learned; InputError names one that has not."""
+        unknown = sorted({repr(c) for c in labels if c not in self.classes})
+        if unknown:
+            raise InputError(
+                f"y holds {_listed(unknown, str)}, which was never learned; learned are "
+                f"{_listed(self.classes)}"
+            )
+        where = {label: k for k, label in enumerate(self.classes)}
+        return np.array([where[label] for label in labels], np.int32)
 
     def _columns(self, labels: list[Any], way: Way, x: Any) -> np.ndarray:
         """Column numbers (N,) int32; new labels get columns of their own, from their samples."""
@@ -210,8 +225,7 @@ class Learner:
         if new:
             way.add_classes(len(new))
             self.classes = [*self.classes, *new]
-        where = {label: k for k, label in enumerate(self.classes)}
-        return np.array([where[label] for label in labels], np.int32)
+        return self._known(labels)
 
     def _check(self, x: Any, y: Any) -> list[Any]:
         """The labels as Python's values; InputError if there is not one a sample."""
@@ -248,18 +262,17 @@ class Learner:
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
         """{"loss": mean -log p of the labels, "accuracy": share of right answers}."""
         labels = self._check(x, y)
-        unknown = sorted({repr(c) for c in labels if c not in self.classes})
-        if unknown:
-            raise InputError(
-                f"y holds {_listed(unknown, str)}, which was never learned; learned are "
-                f"{_listed(self.classes)}"
-            )
+        columns = self._known(labels)
         p = self.predict_proba(x)
-        where = {label: k for k, label in enumerate(self.classes)}
-        columns = np.array([where[label] for label in labels])
         right = p[np.arange(len(p)), columns].astype(np.float64)
         loss = float(-np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean())
         return {"loss": loss, "accuracy": float((p.argmax(axis=1) == columns).mean())}
+
+    def confusion(self, x: Any, y: Any) -> np.ndarray:
+        """Counts (classes, classes), int64: rows are labels, columns answers, as in `classes`
+        (see `tinytrain.confusion`)."""
+        columns = self._known(self._check(x, y))
+        return counts(columns, self.predict_proba(x).argmax(axis=1), len(self.classes))
 
     # ------------------------------------------------------------------ what it takes
 

@@ -149,6 +149,11 @@ def _read_file(path: str, names: tuple[str, ...] | None) -> Contents:
     return header, arrays
 
 
+def is_adapted(path: str) -> bool:
+    """Whether it holds an adapted network (`adapt.Learner`), not a trainer."""
+    return read(path, names=())[0].get("kind") == ADAPTED
+
+
 def model_of(path: str) -> str | None:
     """What the network was made from: a name of the zoo, `file.py:function`, or None."""
     recipe = read(path, names=())[0].get("model")

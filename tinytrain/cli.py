@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     evaluate = command("eval", _eval, "measure a saved model on data")
-    evaluate.add_argument("file", help="checkpoint written by train --save")
+    evaluate.add_argument("file", help="checkpoint written by train --save, or an adapted network")
     evaluate.add_argument("--data", required=True, help="folder, .npz, IDX or CSV file")
     evaluate.add_argument(
         "--model",
@@ -136,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
         "which is run",
     )
     evaluate.add_argument("--backend", default="auto", help="auto, numpy, numba or c")
+    evaluate.add_argument(
+        "--svg", help="write a picture of which classes are confused to this file"
+    )
 
     export = command("export", _export, "write a saved model for a board, to train on there")
     export.add_argument("file", help="checkpoint written by train --save")
@@ -550,12 +553,56 @@ def _spill_elsewhere(file: str) -> dict[str, str]:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
+    from tinytrain import checkpoint, confusion
+    from tinytrain.picture import confusion_svg
+
+    found = _read_data(arguments.data, "test")
+    adapted = checkpoint.is_adapted(arguments.file)
+    result, counted, names = (_eval_adapted if adapted else _eval_trained)(arguments, found)
+    report = {**result, "samples": len(found)}
+    text = f"{len(found):,} samples: {_words(result)}"
+    if counted is not None:
+        report |= {"confusion": counted.tolist(), "per_class": confusion.per_class(counted, names)}
+        text += f"\n\n{confusion.text(counted, names)}"
+    if arguments.svg:
+        if counted is None:
+            raise InputError("--svg: this network tells no classes apart; there is nothing to draw")
+        title = f"{arguments.file}: {_words(result)}"
+        Path(arguments.svg).write_text(confusion_svg(title, counted, names), encoding="utf-8")
+    _emit(arguments, report, text)
+
+
+def _eval_trained(arguments: argparse.Namespace, found: Any) -> tuple[dict[str, Any], Any, Any]:
+    """Loss and accuracy of a trainer's file, its confusion (None without classes), their names."""
+    from tinytrain import confusion
+
     changes = {"backend": arguments.backend, **_spill_elsewhere(arguments.file)}
     trainer = _restored(arguments.file, arguments.model, changes)
-    found = _read_data(arguments.data, "test")
-    result = trainer.evaluate(found.x, _labels(trainer, found, arguments.data))
-    report = {**result, "samples": len(found), "backend": trainer.backend}
-    _emit(arguments, report, f"{len(found):,} samples: {_words(result)}")
+    y = _labels(trainer, found, arguments.data)
+    result = {**trainer.evaluate(found.x, y), "backend": trainer.backend}
+    if "accuracy" not in result or y.ndim != 1:
+        return result, None, None
+    outputs = trainer.predict(found.x)
+    names = found.classes or ()
+    names = [*names, *(str(k) for k in range(len(names), outputs.shape[-1]))]
+    return result, confusion.counts(y, outputs.argmax(axis=-1), len(names)), names
+
+
+def _eval_adapted(arguments: argparse.Namespace, found: Any) -> tuple[dict[str, Any], Any, Any]:
+    """The same of an adapted network's file; labels go by name where the data has names."""
+    import tinytrain as tt
+    from tinytrain import checkpoint, models
+
+    name = arguments.model or checkpoint.model_of(arguments.file)
+    net = models.from_file(name) if name and models.is_file(name) else None
+    learner = tt.Learner.restore(arguments.file, net, backend=arguments.backend)
+    if found.y is None:
+        raise InputError(f"{arguments.data}: holds no labels (y)")
+    y: Any = found.y
+    if found.classes is not None and any(isinstance(c, str) for c in learner.classes):
+        y = [found.classes[k] for k in found.y]
+    names = [str(c) for c in learner.classes]
+    return learner.evaluate(found.x, y), learner.confusion(found.x, y), names
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -249,3 +249,39 @@ def _bar(r: dict[str, Any], left: float, y: float, scale: float) -> list[str]:
             x += n * scale
     said = f"{r['arena_bytes']:,}, {100 * r['of_keep']:.0f} %, +{100 * r['extra_macs_ratio']:.1f} %"
     return [*parts, f'<text x="{x + 6:.1f}" y="{y + 16}">{said}</text>']
+
+
+CELL = 30  # pixels of a confusion's cell
+
+
+def confusion_svg(title: str, found: Any, names: Sequence[str]) -> str:
+    """A confusion as squares, rows the labels and columns the answers, darker where a row has more
+    of its samples; found[row][column] are counts."""
+    left = 24 + LETTER * max((len(n) for n in names), default=0)
+    size = CELL * len(names)
+    width, height = int(max(left + size + 24, 360)), 120 + size + int(left)
+    top, parts = 70, [_frame(width, height)]
+    parts.append(
+        f'<text x="16" y="22" font-size="15" font-weight="bold">{escape(title)}</text>\n'
+        f'<text x="16" y="40" fill="#555">rows: what it is; columns: what it was taken for</text>'
+    )
+    for i, (name, row) in enumerate(zip(names, found, strict=True)):
+        y, total = top + i * CELL, max(sum(int(c) for c in row), 1)
+        parts.append(
+            f'<text x="{left - 8:.0f}" y="{y + 19}" text-anchor="end">{escape(name)}</text>'
+        )
+        for j, c in enumerate(row):
+            share, x = int(c) / total, left + j * CELL
+            colour = "#4e79a7" if i == j else "#e15759"
+            said = f"{name} taken for {names[j]}: {int(c):,} of {total:,}"
+            parts.append(
+                f'<rect x="{x:.0f}" y="{y}" width="{CELL}" height="{CELL}" fill="{colour}" '
+                f'fill-opacity="{share:.3f}" {FRAME}><title>{escape(said)}</title></rect>'
+            )
+            if c:
+                place = f'x="{x + CELL / 2:.0f}" y="{y + 19}" text-anchor="middle"'
+                parts.append(f"<text {place}>{int(c)}</text>")
+    for j, name in enumerate(names):
+        x, y = left + j * CELL + CELL / 2 + 4, top + size + 8
+        parts.append(f'<text transform="translate({x:.0f} {y}) rotate(60)">{escape(name)}</text>')
+    return "\n".join([*parts, "</svg>"])
