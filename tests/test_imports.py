@@ -31,7 +31,7 @@ FLOORS = """
     nn optim prune losses check data bleu roc augment confusion
     freeze
     bound progress fitting
-    checkpoint diverge recover trainer compare
+    checkpoint diverge recover trainer compare when
     translate
     nearest partial samples replay
     embed contribution

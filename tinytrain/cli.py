@@ -113,6 +113,16 @@ def _parser() -> argparse.ArgumentParser:
         "--save", help="file to write when done (.npz); an older one stays as .previous"
     )
     train.add_argument(
+        "--when",
+        choices=("charging",),
+        help="train only while power comes from outside; on battery it rests",
+    )
+    train.add_argument(
+        "--max-temp", type=float, metavar="C", help="rest while the machine is hotter, as 60"
+    )
+    train.add_argument("--nice", type=int, help="give way to other processes, 0 to 19")
+    train.add_argument("--sysfs", default="/sys", help=argparse.SUPPRESS)
+    train.add_argument(
         "--save-every", type=int, metavar="N", help="write it behind every N-th update, too"
     )
     train.add_argument(
@@ -411,11 +421,13 @@ def _train(arguments: argparse.Namespace) -> None:
         print(heading, end="", flush=True)
         heading = ""
     begin = time.perf_counter()
-    losses = _fit(trainer, found.x, y, arguments)
+    with _watch(trainer, arguments) as watch:
+        losses = _fit(trainer, found.x, y, arguments, watch)
     seconds = time.perf_counter() - begin
     result = trainer.evaluate(found.x, y)
     if arguments.save:
         trainer.save(arguments.save)
+        Path(_paused(arguments)).unlink(missing_ok=True)
     report = {
         "train_loss": losses[-1] if losses else result["loss"],
         "train_accuracy": result.get("accuracy"),
@@ -430,6 +442,7 @@ def _train(arguments: argparse.Namespace) -> None:
         "overflows": trainer.overflows,
         "backend": trainer.backend,
         "saved": arguments.save,
+        "pauses": watch.paused,
     }
     first = trainer.epoch - len(losses) + 1
     rows = [(f"epoch {first + k}", f"{v:.4f}") for k, v in enumerate(losses)]
@@ -439,6 +452,28 @@ def _train(arguments: argparse.Namespace) -> None:
         + (f"\nsaved to {arguments.save}" if arguments.save else "")
     )
     _emit(arguments, report, text)
+
+
+def _paused(arguments: argparse.Namespace) -> str:
+    """Where the state lies while training rests: what --save names is for what is done."""
+    return f"{arguments.save}.paused"
+
+
+def _watch(trainer: Any, arguments: argparse.Namespace) -> Any:
+    """What to do after each step: rest while --when or --max-temp say so, and heed signals."""
+    from tinytrain import when
+
+    conditions = when.Conditions(arguments.when is not None, arguments.max_temp, arguments.sysfs)
+    if arguments.nice is not None:
+        when.be_nice(arguments.nice)
+
+    def save() -> str | None:
+        if not arguments.save:
+            return None
+        trainer.save(_paused(arguments))
+        return f"{_paused(arguments)} (--resume goes on from there)"
+
+    return when.Watch(conditions, save, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def _check_place(path: str) -> None:
@@ -506,12 +541,19 @@ def _labels(trainer: Any, found: Any, path: str) -> Any:
     return found.x if found.y is None else found.y
 
 
-def _fit(trainer: Any, x: Any, y: Any, arguments: argparse.Namespace) -> list[float]:
+def _fit(
+    trainer: Any, x: Any, y: Any, arguments: argparse.Namespace, on_step: Any = None
+) -> list[float]:
     """Each epoch's mean loss; where nobody sees a progress bar, a line for each on stderr."""
     if arguments.epochs < 0:
         raise InputError(f"--epochs {arguments.epochs}: wants 0 or more")
     losses = []
     more = _fitting(trainer, arguments)
+    if on_step is not None:
+        on_step(trainer.steps, 0.0)  # before the first step, too
+        others = more.get("on_step")
+        calls = [on_step] if others is None else [others, on_step]
+        more["on_step"] = lambda step, loss: [call(step, loss) for call in calls]
     if more.get("on_divergence") is not None:  # it looks at all epochs together
         return trainer.fit(x, y, epochs=arguments.epochs, **more)
     for _ in range(arguments.epochs):
