@@ -285,6 +285,22 @@ def test_layers_are_chosen_by_contribution_within_the_budget(digits) -> None:
     assert free.trainer is not None and free._decided().layers
 
 
+@pytest.mark.parametrize("how", ["prototypes", "last"])
+def test_what_is_none_of_the_classes_can_be_said_to_be_unknown(digits, how) -> None:
+    _, (x, y), (test_x, test_y) = digits
+    found = learner(digits, how, metric="cosine").fit(x[y < 7], y[y < 7])
+    answers = found.predict(test_x, at_least=0.9, unknown="none of them")
+    odd = answers == "none of them"
+    assert odd[test_y >= 7].mean() > odd[test_y < 7].mean() + 0.3
+    known = (test_y < 7) & ~odd
+    assert np.mean(answers[known] == test_y[known]) > 0.95
+    assert (
+        found.predict(test_x, at_least=1.0)[0] is None or found.predict_proba(test_x)[0].max() == 1
+    )
+    with pytest.raises(InputError, match="at_least"):
+        found.predict(test_x, at_least=2)
+
+
 def test_a_learner_keeps_examples_for_replay(digits, tmp_path) -> None:
     net, (x, y), (test_x, test_y) = digits
     found = tt.adapt(net, "last", replay="8K").fit(x, y)

@@ -15,7 +15,7 @@ from tinytrain.errors import InputError
 from tinytrain.freeze import sample_specs
 from tinytrain.nearest import STORES
 from tinytrain.nn.module import Module
-from tinytrain.number import is_whole
+from tinytrain.number import is_number, is_whole
 from tinytrain.partial import TRAINED, head_of
 from tinytrain.plan import Plan
 from tinytrain.ways import Nearest, Settings, Trained, Way
@@ -255,9 +255,17 @@ class Learner:
         p = np.exp(scores)
         return (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    def predict(self, x: Any) -> np.ndarray:
-        """The likeliest label of each sample, (N,)."""
-        return _as_array(self.classes)[self.predict_proba(x).argmax(axis=1)]
+    def predict(self, x: Any, at_least: float = 0.0, unknown: Any = None) -> np.ndarray:
+        """The likeliest label of each sample, (N,); `unknown` where its probability is not
+        `at_least` so much: what is none of the classes mostly looks a little like several."""
+        if not is_number(at_least) or not 0 <= at_least <= 1:
+            raise InputError(f"at_least is {at_least!r}; wants a probability, 0 to 1")
+        p = self.predict_proba(x)
+        best = p.argmax(axis=1)
+        if not at_least:
+            return _as_array(self.classes)[best]
+        best[p.max(axis=1) < at_least] = len(self.classes)
+        return _as_array([*self.classes, unknown])[best]
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
         """{"loss": mean -log p of the labels, "accuracy": share of right answers}."""
