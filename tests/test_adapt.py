@@ -301,6 +301,19 @@ def test_what_is_none_of_the_classes_can_be_said_to_be_unknown(digits, how) -> N
         found.predict(test_x, at_least=2)
 
 
+@pytest.mark.parametrize("how", ["prototypes", "knn", "head", "all"])
+def test_a_class_without_an_example_is_named_and_never_answered(digits, how) -> None:
+    _, (x, y), (test_x, _) = digits
+    found = learner(digits, how, classes=list("abcdef"))
+    with pytest.warns(UserWarning, match="no example of class 'c', 'd', 'e', 'f'"):
+        found.fit(x[y < 2], np.array(list("ab"))[y[y < 2]])
+    p = found.predict_proba(test_x)
+    assert (p[:, 2:] == 0).all() and np.allclose(p.sum(axis=1), 1)
+    with pytest.warns(UserWarning, match="no example of class 'd', 'e', 'f'"):
+        found.partial_fit(x[y < 3], np.array(list("abc"))[y[y < 3]])
+    assert (found.predict(test_x) == "c").any()
+
+
 def test_a_learner_keeps_examples_for_replay(digits, tmp_path) -> None:
     net, (x, y), (test_x, test_y) = digits
     found = tt.adapt(net, "last", replay="8K").fit(x, y)

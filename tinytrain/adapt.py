@@ -4,6 +4,7 @@ fits. One object, whatever the way; the network that is given is left as it is.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -207,6 +208,11 @@ class Learner:
             held_x, held_y = options["validation"]
             options["validation"] = held_x, self._known(self._check(held_x, held_y))
         way.learn(x, columns, fresh, **options)
+        if missing := [self.classes[k] for k in way.missing()]:
+            warnings.warn(
+                f"no example of class {_listed(missing)}: it is no answer until there is one",
+                stacklevel=3,
+            )
 
     def _known(self, labels: list[Any]) -> np.ndarray:
         """Columns of labels that have been learned; InputError names one that has not."""
@@ -248,7 +254,7 @@ class Learner:
     def predict_proba(self, x: Any) -> np.ndarray:
         """Probabilities (N, classes), float32, in the order of `classes`."""
         way = self._decided()
-        if not len(self.classes) or not way.ready:
+        if len(way.missing()) == len(self.classes):
             raise InputError("nothing was learned yet; call fit, partial_fit or add first")
         scores = way.scores(np.asarray(x)).astype(np.float64)
         scores -= scores.max(axis=1, keepdims=True)

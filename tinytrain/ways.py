@@ -107,12 +107,11 @@ def beside_learned(
 
 
 class Way:
-    """What `adapt.Learner` asks of a way; `ready` once there is something to answer by."""
+    """What `adapt.Learner` asks of a way."""
 
     plan: Plan
     flash: bool
     stored_bytes = 0
-    ready = False
 
     @property
     def ram_bytes(self) -> int:
@@ -121,6 +120,10 @@ class Way:
 
     def check_labels(self, labels: list[Any], classes: list[Any]) -> None:
         """InputError if this way cannot learn from these."""
+
+    def missing(self) -> list[int]:
+        """The columns of which nothing is known yet; they are never an answer."""
+        raise NotImplementedError
 
     def add_classes(self, n: int) -> None:
         """So many more columns, of which nothing is known."""
@@ -169,10 +172,8 @@ class Nearest(Way):
         """Of examples or their means."""
         return self.store.nbytes
 
-    @property
-    def ready(self) -> bool:  # type: ignore[override]
-        """Whether any class has an example."""
-        return bool(self.store.counts.any())
+    def missing(self) -> list[int]:
+        return np.flatnonzero(self.store.counts == 0).tolist()
 
     def _require(self, more: int) -> None:
         """BudgetError unless so many more bytes may be stored."""
@@ -454,13 +455,13 @@ class Trained(Way):
         fits = None if self.settings.ram is None else self.easily
         return choose_layers(found, fits)
 
-    @property
-    def ready(self) -> bool:  # type: ignore[override]
-        """Whether every column says something."""
-        return not self.unset
+    def missing(self) -> list[int]:
+        return sorted(self.unset)
 
     def scores(self, x: Any) -> np.ndarray:
-        return self._made().predict(x)
+        found = self._made().predict(x)
+        found[:, self.missing()] = -np.inf
+        return found
 
     # ------------------------------------------------------------------ files
 
