@@ -24,7 +24,7 @@ BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
 BENCHES = (
     *("arena", "plans", "memory", "solver", "spill", "imports"),
-    *("fashion", "pruning", "accuracy", "speed", "process", "cost", "growth", "learn"),
+    *("fashion", "pruning", "accuracy", "speed", "process", "cost", "growth", "learn", "ways"),
     *("faults", "mutations", "fuzz", "soak", "gradients"),
 )
 

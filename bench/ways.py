@@ -1,0 +1,132 @@
+"""The ways to adapt on the embedded digits, each with what it takes; and whether a layer's
+contribution, by one gradient, tells what a run that trains that layer alone would gain.
+
+A network that knows the digits 0 to 6 gets five examples of each of the ten. The accuracies are of
+the held-out digits, which choose nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinytrain import Trainer, adapt, models, optim, report
+from tinytrain.adapt import WAYS
+from tinytrain.bench.machine import where_and_when
+from tinytrain.data.embedded import digits
+from tinytrain.nn import Module
+
+SEEDS = (0, 1, 2)
+KNOWN, EXAMPLES = 7, 5  # digits below this are known; examples of each class
+
+
+def run(data: str | None = None, json: bool = False) -> dict[str, Any]:
+    """Both tables, printed unless `json`."""
+    tries = [(seed, _pretrained(seed), _few(seed)) for seed in SEEDS]
+    ways = [_way(how, tries) for how in (*WAYS, "auto")]
+    layers = _layers(tries)
+    rank = {
+        "gain": _rank_correlation([r["gain"] for r in layers], [r["gained"] for r in layers]),
+        "score": _rank_correlation([r["score"] for r in layers], [r["run_score"] for r in layers]),
+    }
+    if not json:
+        head = ("way", "accuracy", "known", "new", "RAM", "flash", "MACs an example")
+        print(f"digits_cnn, {EXAMPLES} examples of each of ten digits, of which it knew {KNOWN};")
+        print(f"means of seeds {SEEDS}; frozen parameters in flash, batch 10\n")
+        print(report.table(head, [_cells(r) for r in ways]))
+        print("\nwhat a layer brings beside the head: first-order gain in loss for a unit of rate,")
+        print("and accuracy that a run of its own gains over the head's (points)\n")
+        names = ("layer", "share", "gain", "bytes", "gained by a run")
+        print(report.table(names, [_layer_cells(r) for r in layers]))
+        print(
+            f"\nrank correlation of the gradient's gain with the run's {rank['gain']:.2f}, of both "
+            f"for a byte {rank['score']:.2f}"
+        )
+    return {**where_and_when(), "seeds": SEEDS, "ways": ways, "layers": layers, "rank": rank}
+
+
+def _pretrained(seed: int) -> Module:
+    train, _ = digits()
+    known = train.y < KNOWN
+    net = models.build("digits_cnn", classes=KNOWN, seed=seed)
+    trainer = Trainer(net, optimizer=optim.SGD(0.02, momentum=0.9), batch=16, seed=seed)
+    trainer.fit(train.x[known], train.y[known], epochs=8, progress=False)
+    return net
+
+
+def _few(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    train, _ = digits()
+    rng = np.random.default_rng(seed)
+    each = [rng.permutation(np.flatnonzero(train.y == c))[:EXAMPLES] for c in range(10)]
+    pick = np.concatenate(each)
+    return train.x[pick], train.y[pick]
+
+
+def _accuracies(learner: Any) -> tuple[float, float, float]:
+    _, test = digits()
+    right = learner.predict(test.x) == test.y
+    return right.mean(), right[test.y < KNOWN].mean(), right[test.y >= KNOWN].mean()
+
+
+def _way(how: str, tries: list[Any]) -> dict[str, Any]:
+    found = [adapt(net, how, flash=True, seed=seed).fit(*few) for seed, net, few in tries]
+    whole, known, new = np.mean([_accuracies(learner) for learner in found], axis=0)
+    one = found[0]
+    said = how if how != "auto" else f"auto ({one.how})"
+    macs = one.plan.macs // one.plan.batch
+    return {
+        "way": said,
+        "accuracy": float(whole),
+        "known": float(known),
+        "new": float(new),
+        "ram_bytes": one.ram_bytes,
+        "flash_bytes": one.flash_bytes,
+        "macs_an_example": macs,
+    }
+
+
+def _layers(tries: list[Any]) -> list[dict[str, Any]]:
+    """Every layer and share: its contribution, and what a run of its own gains."""
+    heads = [_accuracies(adapt(net, "head", seed=s).fit(*few))[0] for s, net, few in tries]
+    gains: dict[tuple[str, float], list[float]] = {}
+    nbytes: dict[tuple[str, float], int] = {}
+    for seed, net, few in tries:
+        for c in adapt(net, "sparse", flash=True, seed=seed).contributions(*few):
+            gains.setdefault((c.layer, c.share), []).append(c.gain)
+            nbytes[c.layer, c.share] = c.nbytes
+    rows = []
+    for (layer, share), gain in gains.items():
+        gained = []
+        for (seed, net, few), head in zip(tries, heads, strict=True):
+            one = adapt(net, "sparse", layers={layer: share}, seed=seed).fit(*few)
+            gained.append(_accuracies(one)[0] - head)
+        size = nbytes[layer, share]
+        rows.append(
+            {
+                "layer": layer,
+                "share": share,
+                "gain": float(np.mean(gain)),
+                "nbytes": size,
+                "gained": float(np.mean(gained)),
+                "score": float(np.mean(gain)) / size,
+                "run_score": float(np.mean(gained)) / size,
+            }
+        )
+    return sorted(rows, key=lambda r: -r["score"])
+
+
+def _rank_correlation(a: list[float], b: list[float]) -> float:
+    """Spearman's, without ties."""
+    ranks = [np.argsort(np.argsort(v)).astype(float) for v in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _cells(r: dict[str, Any]) -> tuple[Any, ...]:
+    shares = (f"{100 * r[name]:.1f} %" for name in ("accuracy", "known", "new"))
+    return (r["way"], *shares, r["ram_bytes"], r["flash_bytes"], r["macs_an_example"])
+
+
+def _layer_cells(r: dict[str, Any]) -> tuple[Any, ...]:
+    gained = f"{100 * r['gained']:+.1f} %"
+    return (r["layer"], f"{100 * r['share']:.0f} %", f"{r['gain']:.3f}", r["nbytes"], gained)
