@@ -46,8 +46,13 @@ def run(data: str | None = None, json: bool = False) -> dict[str, Any]:
     return {**where_and_when(), "seeds": SEEDS, "ways": ways, "layers": layers, "rank": rank}
 
 
+def _data() -> tuple[Any, Any]:
+    """The embedded digits, which all have labels."""
+    return digits()
+
+
 def _pretrained(seed: int) -> Module:
-    train, _ = digits()
+    train, _ = _data()
     known = train.y < KNOWN
     net = models.build("digits_cnn", classes=KNOWN, seed=seed)
     trainer = Trainer(net, optimizer=optim.SGD(0.02, momentum=0.9), batch=16, seed=seed)
@@ -56,7 +61,7 @@ def _pretrained(seed: int) -> Module:
 
 
 def _few(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    train, _ = digits()
+    train, _ = _data()
     rng = np.random.default_rng(seed)
     each = [rng.permutation(np.flatnonzero(train.y == c))[:EXAMPLES] for c in range(10)]
     pick = np.concatenate(each)
@@ -64,7 +69,7 @@ def _few(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _accuracies(learner: Any) -> tuple[float, float, float]:
-    _, test = digits()
+    _, test = _data()
     right = learner.predict(test.x) == test.y
     return right.mean(), right[test.y < KNOWN].mean(), right[test.y >= KNOWN].mean()
 
@@ -118,8 +123,8 @@ def _layers(tries: list[Any]) -> list[dict[str, Any]]:
 
 def _rank_correlation(a: list[float], b: list[float]) -> float:
     """Spearman's, without ties."""
-    ranks = [np.argsort(np.argsort(v)).astype(float) for v in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(v)).astype(np.float64) for v in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _cells(r: dict[str, Any]) -> tuple[Any, ...]:
