@@ -598,9 +598,9 @@ def _eval(arguments: argparse.Namespace) -> None:
     from tinytrain import checkpoint, confusion
     from tinytrain.picture import confusion_svg
 
+    measure = _eval_adapted if checkpoint.is_adapted(arguments.file) else _eval_trained
     found = _read_data(arguments.data, "test")
-    adapted = checkpoint.is_adapted(arguments.file)
-    result, counted, names = (_eval_adapted if adapted else _eval_trained)(arguments, found)
+    result, counted, names = measure(arguments, found)
     report = {**result, "samples": len(found)}
     text = f"{len(found):,} samples: {_words(result)}"
     if counted is not None:
