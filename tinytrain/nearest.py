@@ -2,7 +2,8 @@
 A class is added with one example, and removed. They hold embeddings; they make none.
 
 Sources: nearest class mean as prototypical networks have it (Snell et al. 2017); neighbours
-weighted by closeness, Wu et al. 2018 (instance discrimination).
+weighted by closeness, Wu et al. 2018 (instance discrimination); a dense layer that begins as
+nearest class mean, Snell et al. (section 2.4) and Triantafillou et al. 2020.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tinytrain.errors import InputError
 from tinytrain.number import is_whole
 
 METRICS = ("cosine", "euclidean")
+APART = 4.0  # logits that two classes' means differ by where a head begins as nearest class mean
 SHARPNESS = 14.0  # cosines are multiplied by this before a softmax: one over Wu et al.'s 0.07
 
 
@@ -168,3 +170,37 @@ class Neighbours:
 
 
 STORES: dict[str, Any] = {"prototypes": Prototypes, "knn": Neighbours}
+
+
+# ---------------------------------------------------------------------------- dense layers
+
+
+def as_nearest_mean(
+    w: np.ndarray, bias: np.ndarray, classes: np.ndarray, means: np.ndarray
+) -> None:
+    """Columns (size, classes) that answer as the nearest mean in squared distance does, two means
+    being APART logits apart."""
+    center = means.mean(axis=0)
+    gap = float(((means - center) ** 2).sum(axis=1).mean())
+    scale = APART / max(gap, 1e-12)
+    w[:, classes] = (scale * (means - center)).T
+    bias[classes] = -scale / 2 * ((means**2).sum(axis=1) - (center**2).sum())
+
+
+def beside_learned(
+    w: np.ndarray, bias: np.ndarray, classes: np.ndarray, means: np.ndarray, fill: list[int]
+) -> None:
+    """Columns of new classes beside learned ones: each points from the other means to its own, as
+    long and as high as it takes for its own mean to get APART / 2 more logits than the learned
+    columns give it, and every other mean as many less."""
+    learned = np.setdiff1d(np.arange(w.shape[1]), fill)
+    best = (means @ w[:, learned] + bias[learned]).max(axis=1)
+    for k in fill:
+        own = classes == k
+        toward = means[own][0] - means[~own].mean(axis=0)
+        along = means @ toward
+        gap = along[own].min() - along[~own]  # how much sooner it answers to its own mean
+        short = APART + best[own].max() - best[~own]
+        length = float(np.max(np.where(gap > 0, short / np.maximum(gap, 1e-12), 0)))
+        w[:, k] = length * toward
+        bias[k] = APART / 2 + best[own].max() - length * along[own].min()

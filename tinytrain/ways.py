@@ -1,8 +1,5 @@
 """The ways to adapt, behind one interface: embeddings and their nearest class, or a Trainer over
 the part of the network that learns. Classes are columns here; labels are `adapt`'s business.
-
-Sources: a head that begins as nearest class mean, Snell et al. 2017 (section 2.4) and Triantafillou
-et al. 2020.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from tinytrain import checkpoint, freeze, optim
 from tinytrain.embed import Embedder
 from tinytrain.errors import BudgetError, InputError
 from tinytrain.lower import lower
-from tinytrain.nearest import STORES, Neighbours
+from tinytrain.nearest import STORES, Neighbours, as_nearest_mean, beside_learned
 from tinytrain.nn.layers import Linear
 from tinytrain.nn.module import Module
 from tinytrain.partial import LAST, choose, copy_of, head_of, with_classes
@@ -33,7 +30,6 @@ RATES = {"head": 1e-2, "biases": 5e-3, "last": 3e-3, "sparse": 3e-3, "all": 2e-3
 BATCH = 10  # for which these rates are
 DECAY = 0.02  # of weights, AdamW's
 WARM = 20  # one step in so many is warm-up
-APART = 4.0  # logits that two classes' means differ by where a head begins as nearest class mean
 
 
 @dataclass
@@ -73,37 +69,6 @@ def _as_float(x: np.ndarray) -> np.ndarray:
 def _at(optimizer: optim.Optimizer, rate: float | None) -> optim.Optimizer:
     """The optimizer at a constant rate; as it is without one."""
     return optimizer if rate is None else optimizer.with_lr(rate)
-
-
-def as_nearest_mean(
-    w: np.ndarray, bias: np.ndarray, classes: np.ndarray, means: np.ndarray
-) -> None:
-    """Columns (size, classes) that answer as the nearest mean in squared distance does, two means
-    being APART logits apart."""
-    center = means.mean(axis=0)
-    gap = float(((means - center) ** 2).sum(axis=1).mean())
-    scale = APART / max(gap, 1e-12)
-    w[:, classes] = (scale * (means - center)).T
-    bias[classes] = -scale / 2 * ((means**2).sum(axis=1) - (center**2).sum())
-
-
-def beside_learned(
-    w: np.ndarray, bias: np.ndarray, classes: np.ndarray, means: np.ndarray, fill: list[int]
-) -> None:
-    """Columns of new classes beside learned ones: each points from the other means to its own, as
-    long and as high as it takes for its own mean to get APART / 2 more logits than the learned
-    columns give it, and every other mean as many less."""
-    learned = np.setdiff1d(np.arange(w.shape[1]), fill)
-    best = (means @ w[:, learned] + bias[learned]).max(axis=1)
-    for k in fill:
-        own = classes == k
-        toward = means[own][0] - means[~own].mean(axis=0)
-        along = means @ toward
-        gap = along[own].min() - along[~own]  # how much sooner it answers to its own mean
-        short = APART + best[own].max() - best[~own]
-        length = float(np.max(np.where(gap > 0, short / np.maximum(gap, 1e-12), 0)))
-        w[:, k] = length * toward
-        bias[k] = APART / 2 + best[own].max() - length * along[own].min()
 
 
 class Way:
