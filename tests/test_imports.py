@@ -30,8 +30,8 @@ FLOORS = """
     functions
     nn optim prune losses check data bleu roc augment confusion
     freeze
-    bound progress fitting
-    checkpoint diverge recover trainer compare when
+    bound progress
+    checkpoint diverge recover fitting trainer compare when
     translate
     nearest partial samples replay
     embed contribution
