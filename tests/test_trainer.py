@@ -566,6 +566,20 @@ class Carry(nn.Module):
         return h * 2.0
 
 
+class Remembers(Carry):
+    """A state that backward reads, while what it is to become is already there."""
+
+    def __init__(self):
+        super().__init__()
+        self.back, self.held = nn.Linear(4, 3), Buffer((4, 4), constant(0.5))
+
+    def forward(self, x):
+        h = (self.dense(x) + self.back(self.held)).tanh()
+        if self.training:
+            self.held.assign(x * 0.5)
+        return h * 2.0
+
+
 def test_a_carried_state_is_committed_behind_the_guard():
     net = Carry()
     t = trainer(net, loss="mse")
@@ -575,9 +589,10 @@ def test_a_carried_state_is_committed_behind_the_guard():
     assert snapshot(t) == before
 
 
-def test_backward_reads_a_state_as_forward_did():
+@pytest.mark.parametrize("kind", [Carry, Remembers])
+def test_backward_reads_a_state_as_forward_did(kind):
     with nn.seeded(1):
-        net, twin = Carry(), Carry()
+        net, twin = kind(), kind()
     twin.load_state_dict(net.state_dict())
     x, y = toy_data()[0][:4], np.ones((4, 3), np.float32)
     losses.mse(twin(tt.Tensor(x)), tt.Tensor(y)).backward()
