@@ -248,7 +248,7 @@ PLANNER = (
         "tinytrain/ops/shape.py",
         "vjp=(_transpose_vjp,), integers",
         "vjp=(_transpose_vjp,), inplace=((0, 0),), integers",
-        "tests/test_cases.py -k 'planned and transpose'",
+        "tests/test_cases.py -k square",
     ),
 )
 
@@ -275,7 +275,7 @@ LOWERING = (
         "tinytrain/lower.py",
         "            if k not in self.late:\n",
         "            if True:\n",
-        "tests/test_trainer.py -k running_statistics",
+        "tests/test_plan.py -k before_the_guard",
     ),
     Mutant(
         "tinytrain/lower.py",
@@ -287,13 +287,13 @@ LOWERING = (
         "tinytrain/lower.py",
         'b.seed = b.hyper("share")',
         "b.seed = None",
-        "tests/test_slices.py tests/test_segment.py",
+        "tests/test_budget.py",
     ),
     Mutant(
         "tinytrain/lower.py",
         "if y in self.masks and y not in self.memo:",
         "if y in self.masks and False:",
-        "tests/test_bitmap.py -k 'figures or keep'",
+        "tests/test_budget.py tests/test_solver.py",
     ),
     Mutant(
         "tinytrain/stash/bitmap.py",

@@ -189,6 +189,7 @@ def test_the_first_count_above_its_capacity_is_told(backend):
 
 
 def test_room_and_what_pays():
+    assert bitmap.room(7, 0.5, 0.0) == 4  # half an element is one
     assert bitmap.room(1000, 0.5, margin=0) == 500
     assert bitmap.room(1000, 0.5) == 1000 * (0.5 + bitmap.MARGIN)
     assert bitmap.room(1000, 0.99) == 1000

@@ -246,3 +246,14 @@ def test_a_kernel_takes_what_its_row_gives(name: str) -> None:
     names = [p.name for p in parameters]
     tail = [*row.attrs, *(["acc"] if row.acc else [])]
     assert names[len(names) - len(tail) :] == tail
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_square_is_not_transposed_over_itself(backend: str) -> None:
+    """No element by element: its input's buffer, free as it is, stays another."""
+    x = tensor.Tensor(np.arange(36, dtype=np.float32).reshape(6, 6), requires_grad=True)
+    x.kind, x.name = "parameter", "x"
+    out = (x * 2.0).transpose(1, 0) * 1.0
+    tape, leaves = tensor.tape_of([out], out.sum())
+    program = lower(tape)
+    planned_equals_fresh(program, leaf_values(program, leaves), backend, inplace=True)
