@@ -275,7 +275,7 @@ LOWERING = (
         "tinytrain/lower.py",
         "            if k not in self.late:\n",
         "            if True:\n",
-        "tests/test_plan.py -k before_the_guard",
+        "tests/test_trainer.py -k running_statistics_change",
     ),
     Mutant(
         "tinytrain/lower.py",

@@ -520,6 +520,7 @@ def test_running_statistics_change_once_a_step(backend):
     x, y = toy_data()
     eager = net[0](tt.Tensor(x[:4])).data
     t = trainer(net, backend=backend)
+    assert [step.op for step in t.plan.program.steps].count("running_average") == 2
     t.step(x[:4], y[:4])
     np.testing.assert_allclose(norm.running_mean.data, 0.1 * eager.mean(0), rtol=1e-5, atol=1e-7)
     want = 0.9 + 0.1 * eager.var(0, ddof=1)
