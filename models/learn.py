@@ -107,7 +107,7 @@ class StrokeGRU(nn.Module):
     def __init__(
         self,
         classes: int = 10,
-        input_shape: tuple[int, ...] = (48, 4),
+        input_shape: tuple[int, ...] = (16, 4),
         hidden: int = 48,
         dropout: float = 0.2,
     ):

@@ -37,7 +37,8 @@ def pretrain(
 ) -> Trainer:
     """The trainer of a network of this kind after all epochs."""
     steps = EPOCHS[kind] * (len(points) // BATCH)
-    net: nn.Module = models.build(kind, seed=seed)
+    form = FORMS[kind]
+    net: nn.Module = models.build(kind, input_shape=form(points[:1]).shape[1:], seed=seed)
     rate = optim.WarmupLR(optim.CosineLR(RATE[kind], steps), steps // WARM)
     trainer = Trainer(
         net,
@@ -50,7 +51,7 @@ def pretrain(
     rng = np.random.default_rng([seed, 3])
     for epoch in range(EPOCHS[kind]):
         for pick in data.batches(len(points), BATCH, seed, epoch, drop_last=True):
-            trainer.step(FORMS[kind](strokes.varied(points[pick], rng)), label[pick])
+            trainer.step(form(strokes.varied(points[pick], rng)), label[pick])
     return trainer
 
 
