@@ -272,6 +272,29 @@ def test_bitmaps(density: float, overflows: int, tmp_path: Path) -> None:
     assert {"bitmap_pack", "bitmap_conv2d_vjp_w"} <= {table.INSTRUCTIONS[c] for c in codes}
 
 
+class Behind(nn.Module):
+    """An op, and layers behind it."""
+
+    def __init__(self, op, *layers):
+        self.op, self.layers = op, nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.layers(self.op(x))
+
+
+def test_values_on_a_grid_and_the_largest_alone(tmp_path: Path) -> None:
+    """Policy topk, and ops.snap."""
+    train, _ = tt.data.digits()
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10)
+    net = Behind(lambda x: tt.ops.snap(x, bits=3), *layers)
+    settings = {"policy": "topk", "density": 0.1, "loss": "cross_entropy", "backend": "numpy"}
+    optimizer = optim.SGD(lr=0.01, momentum=0.9)
+    trainer = tt.Trainer(net, optimizer=optimizer, batch=4, input_shape=(8, 8, 1), **settings)
+    trained(trainer, train.x, train.y, tmp_path, 3)
+    codes = micropython.used(table.encode(trainer))
+    assert {"topk_pack", "snap"} <= {table.INSTRUCTIONS[c] for c in codes}
+
+
 @fewer
 @given(st.data())
 def test_weight_gradients_of_packed_values(data) -> None:
@@ -324,20 +347,14 @@ def test_a_state_of_the_c99_port_goes_on_here(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------- what is refused
 
 
-class Odd(nn.Module):
-    """A network with an op that the port lacks."""
-
-    def __init__(self, op):
-        self.op, self.last = op, nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.last(self.op(x))
-
-
-def test_an_op_that_the_port_lacks_is_named_at_export(tmp_path: Path) -> None:
-    net = Odd(lambda x: tt.ops.snap(x, bits=4))
+def test_an_op_that_the_port_lacks_is_named_at_export(tmp_path: Path, monkeypatch) -> None:
+    """As an instruction that is newer than the runtime would be."""
+    letters = reader._FILE_OF.replace("e", "-", 1)
+    monkeypatch.setattr(reader, "_FILE_OF", letters)
+    assert micropython.lacks() == ["sub", "spill", "fetch"]
+    net = Behind(lambda x: x - 1.0, nn.Linear(4, 2))
     trainer = tt.Trainer(net, loss="cross_entropy", batch=2, input_shape=(4,), backend="numpy")
-    with pytest.raises(InputError, match=r"MicroPython.*snap"):
+    with pytest.raises(InputError, match=r"MicroPython has no kernel for sub"):
         trainer.export("micropython", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -37,6 +37,54 @@ def bitmap_pack(F, B, mask, values, count, x, n, capacity):
         B[4 * count + k] = packed >> 8 * k & 255
 
 
+def _high(B, at):
+    """The upper half of a float's bits without its sign: the order of magnitudes."""
+    return (B[at + 3] << 9 | B[at + 2] << 1 | B[at + 1] >> 7) & 65535
+
+
+def _low(B, at):
+    return (B[at + 1] << 9 | B[at] << 1) & 65535
+
+
+def _counted(F, B, counts, x, n, place, high, low):
+    """How often each byte comes at a place, the highest first, where those before it are known."""
+    fill(F, B, counts, 256, 0.0)
+    for k in range(4 * x, 4 * (x + n), 4):
+        a, b = _high(B, k), _low(B, k)
+        if place > 1:
+            if a != high or (place == 3 and b >> 8 != low >> 8):
+                continue
+            a = b
+        elif place and a >> 8 != high >> 8:
+            continue
+        at = counts + (a & 255 if place & 1 else a >> 8)
+        F[at] = F[at] + 1.0
+
+
+def topk_pack(F, B, mask, values, x, counts, n, left):
+    high = low = 0  # the size of the last one that stays; of its like, `left`
+    for place in range(4):
+        _counted(F, B, counts, x, n, place, high, low)
+        digit = 255
+        while F[counts + digit] < left:
+            left -= int(F[counts + digit])
+            digit -= 1
+        digit <<= 0 if place & 1 else 8
+        high, low = (high | digit, low) if place < 2 else (high, low | digit)
+    for k in range(n):
+        at, a, b = 4 * (x + k), _high(B, 4 * (x + k)), _low(B, 4 * (x + k))
+        if not k & 7:
+            B[4 * mask + (k >> 3)] = 0
+        stays = a > high or (a == high and b > low)
+        if a == high and b == low and left:
+            left -= 1
+            stays = True
+        if stays and (F[x + k] != 0.0 or B[at + 3]):
+            B[4 * mask + (k >> 3)] |= 1 << (k & 7)
+            F[values] = F[x + k]
+            values += 1
+
+
 def _unpack(F, B, y, mask, first, n, values):
     """Elements [first, first + n) to y; where the next values lie."""
     for k in range(n):
@@ -105,4 +153,5 @@ KERNELS = {
     80: check_capacity,
     85: bitmap_conv2d_vjp_w,
     86: bitmap_matmul_tn,
+    87: topk_pack,
 }

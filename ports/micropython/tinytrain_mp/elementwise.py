@@ -186,6 +186,12 @@ def scale(F, B, y, x, n, factor):
         F[y + k] = F[x + k] * factor
 
 
+def snap(F, B, y, x, n, step, grid):
+    for k in range(n):
+        v = F[x + k] * step
+        F[y + k] = grid * (round(v) if -8388608.0 < v < 8388608.0 else v)  # beyond, it is whole
+
+
 KERNELS = {
     7: sub,
     9: div,
@@ -212,4 +218,5 @@ KERNELS = {
     32: (scale, 1, 1),
     33: (pow_, 1, 1),
     34: (pow_vjp, 1, 1),
+    35: (snap, 1, 2),
 }

@@ -64,7 +64,19 @@ def adam() -> Made:
     return trainer, x.reshape(-1, 5, 5, 2), np.eye(3, dtype=np.float32)[y]
 
 
-_MAKERS: dict[str, Callable[[], Made]] = {f.__name__: f for f in (mlp, digits, slices, adam)}
+def topk() -> Made:
+    """Weight gradients that read a tenth of each value."""
+    net = nn.Sequential(
+        *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        nn.Linear(64, 4),
+    )
+    settings = {"policy": "topk", "density": 0.1, "input_shape": (8, 8, 1)}
+    trainer = _trainer(net, optimizer=optim.SGD(lr=0.05), batch=2, **settings)
+    x, y = _vectors(64, 4, 100)
+    return trainer, x.reshape(-1, 8, 8, 1), y
+
+
+_MAKERS: dict[str, Callable[[], Made]] = {f.__name__: f for f in (mlp, digits, slices, adam, topk)}
 NETS = tuple(_MAKERS)
 
 

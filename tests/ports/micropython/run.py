@@ -52,6 +52,7 @@ CASES = {
     "digits": Case("learn", "digits"),
     "slices": Case("learn", "slices", ports=("cpython", "qemu")),
     "adam": Case("learn", "adam", ports=("cpython", "qemu")),
+    "topk": Case("learn", "topk", ports=("cpython", "qemu")),
     "files": Case("files", "slices"),
     "refuse": Case("refuse", "slices", ports=("cpython", "qemu")),
     "paths": Case("paths", "slices", ports=("cpython", "unix")),
