@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 import tinytrain as tt
 from tinytrain import losses, models, nn, optim
 from tinytrain.checkpoint import HEADER
+from tinytrain.kernels import c_
 
 N, BATCH = 22, 4  # five batches and a partial one
 OPTIMIZERS = {
@@ -122,6 +124,26 @@ def test_saving_changes_nothing(saved):
     before = snapshot(t)
     t.save(path)
     assert snapshot(t) == before
+
+
+@pytest.mark.parametrize("asked", ["auto", "numpy", "c"])
+def test_the_backend_that_was_asked_for_comes_back(asked, tmp_path, monkeypatch):
+    """Where it is there; `auto` stays `auto`, whatever that was."""
+    t = tt.Trainer(models.build("mlp", input_shape=(4,)), batch=2, backend=asked)
+    path = str(tmp_path / "net.npz")
+    t.save(path)
+    again = tt.Trainer.restore(path)
+    assert (again.asked, again.backend) == (asked, t.backend)
+    assert tt.Trainer.restore(path, backend="numpy").backend == "numpy"
+
+    def missing():
+        raise ImportError("there is no C compiler")
+
+    monkeypatch.setattr(c_, "library", missing)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    again = tt.Trainer.restore(path)
+    assert again.backend == "numpy"
+    assert again.asked == ("numpy" if asked == "numpy" else "auto")
 
 
 def test_a_network_of_ones_own_is_given_again(tmp_path):

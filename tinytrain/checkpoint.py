@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinytrain import durable, losses, optim
+from tinytrain import durable, losses, optim, run
 from tinytrain.errors import InputError
 from tinytrain.spec import ITEMSIZE, Spec
 
@@ -61,7 +61,7 @@ def _header(trainer: Trainer) -> dict[str, Any]:
         "optimizer": trainer.optimizer.config(),
         "batch": trainer.batch,
         "seed": trainer.seed,
-        "settings": trainer.settings,
+        "settings": {**trainer.settings, "backend": trainer.asked},
         "input_shape": [[s.shape, s.dtype] for s in trainer.samples],
         "label_spec": None if labels is None else [[s.shape, s.dtype] for s in labels],
         "position": {name: getattr(trainer, name) for name in POSITION},
@@ -175,6 +175,8 @@ def restore(make: type[Trainer], path: str, net: Module | None, changes: dict[st
     try:
         net = network(header["model"]) if net is None else net
         arguments = {**_arguments(make, header), **changes}
+        if "backend" not in changes:  # what another machine had may be missing here
+            arguments["backend"] = run.at_hand(arguments.get("backend", "auto"))
         _freeze(net, header["trainable"])
         _position(header)
     except InputError as error:

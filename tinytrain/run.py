@@ -40,6 +40,17 @@ def choose_backend(name: str = "auto") -> str:
     return name
 
 
+def at_hand(name: str) -> str:
+    """The backend of this name if this machine has it, else "auto"."""
+    if name in ("auto", "numpy"):
+        return name
+    try:
+        kernel("relu", name)
+    except InputError:
+        return "auto"
+    return name
+
+
 def automatic() -> tuple[str, str]:
     """The backend that `auto` stands for, and why: C where it is built or can be (it is built now),
     else Numba where it is installed and has room, else NumPy."""

@@ -89,7 +89,7 @@ class Trainer:
         input_shape: Any = None,
         label_spec: Any = None,
     ):
-        self.backend = choose_backend(backend)
+        self.asked, self.backend = backend, choose_backend(backend)
         self.net, self.batch, self.seed = net, batch, int(seed)
         self.loss, self.optimizer = defaults(net, loss, optimizer)
         self.samples = sample_specs(net, input_shape)
@@ -516,7 +516,8 @@ class Trainer:
     @staticmethod
     def restore(path: str, net: Module | None = None, **changes: Any) -> Trainer:
         """The trainer that `save` wrote; it goes on bit for bit. A network that is not from the
-        zoo is given as `net`; `changes` replace arguments of Trainer (ram, backend, loss)."""
+        zoo is given as `net`; `changes` replace arguments of Trainer (ram, backend, loss). The
+        backend is the one that was asked for, or "auto" where that is missing."""
         trainer = checkpoint.restore(Trainer, path, net, changes)
         trainer._saved = path
         return trainer

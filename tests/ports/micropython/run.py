@@ -174,7 +174,8 @@ machine.reset()
 \x04"""
 
 
-def on_qemu(case: str, folder: Path) -> str:
+def on_qemu(case: str, folder: Path, counted: bool = False) -> str:
+    """With `counted`, an instruction takes a nanosecond, and `learn` tells how many a step has."""
     frozen = [str(ROOT / "ports/micropython/manifest.py")] if CASES[case].frozen else []
     firmware = build("qemu", str(CASES[case].heap), *frozen)
     compiled(folder, "armv7m")
@@ -186,7 +187,8 @@ def on_qemu(case: str, folder: Path) -> str:
     boot = BOOT.format(address=FLASH, size=image.stat().st_size)
     command = ["qemu-system-arm", "-machine", "mps2-an385", "-kernel", str(firmware)]
     command += ["-device", loader, "-nographic", "-monitor", "null", "-serial", "stdio"]
-    text = _ran([*command, "-semihosting"], input=boot)
+    command += ["-semihosting", *(["-icount", "shift=0"] if counted else [])]
+    text = _ran(command, input=boot)
     return text.partition("to exit\n>OK")[2].replace("\r", "") or text
 
 
