@@ -23,7 +23,7 @@ from tinytrain.errors import BudgetError, InputError, TinytrainError
 BATCH = 32
 DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
 BENCHES = (
-    *("arena", "plans", "memory", "solver", "spill", "imports"),
+    *("arena", "plans", "memory", "solver", "spill", "ports", "imports"),
     *("fashion", "pruning", "accuracy", "speed", "process", "cost", "growth", "learn", "ways"),
     *("faults", "mutations", "fuzz", "soak", "gradients"),
 )
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=int, default=5, help="so many (more) epochs; default 5")
     train.add_argument("--lr", type=float, help="learning rate")
     train.add_argument("--seed", type=int, help="of the weights and the shuffling; default 0")
-    train.add_argument("--backend", default="auto", help="auto, numpy, numba or c")
+    train.add_argument("--backend", help="auto (but what --resume says), numpy, numba or c")
     train.add_argument(
         "--save", help="file to write when done (.npz); an older one stays as .previous"
     )
@@ -494,7 +494,7 @@ def _new_trainer(arguments: argparse.Namespace, found: Any) -> Any:
     optimizer = _optimizer(arguments, net)
     if arguments.lr is not None:
         optimizer = optimizer.with_lr(arguments.lr)
-    more = {"backend": arguments.backend, "seed": arguments.seed or 0}
+    more = {"backend": arguments.backend or "auto", "seed": arguments.seed or 0}
     with tt.models.users_errors(arguments.model):
         return tt.Trainer(net, optimizer=optimizer, **_settings(arguments), **more)
 
@@ -504,7 +504,9 @@ def _resumed(arguments: argparse.Namespace) -> Any:
     for name in ("optimizer", "seed", "input", "classes", "norm"):
         if getattr(arguments, name) is not None:
             raise InputError(f"--{name}: the checkpoint of --resume says this; leave it out")
-    more = {"backend": arguments.backend, **_settings(arguments)}
+    more = _settings(arguments)
+    if arguments.backend is not None:
+        more["backend"] = arguments.backend
     trainer = _restored(arguments.resume, arguments.model, more)
     if arguments.lr is not None:
         trainer.optimizer = trainer.optimizer.with_lr(arguments.lr)
