@@ -210,6 +210,18 @@ def test_the_verbs_refuse(case: str, exported) -> None:
     assert done.returncode == 0, f"c99_verbs.c, line {done.returncode} modulo 256: {done.stderr}"
 
 
+def test_what_is_not_finite_is_refused(tmp_path: Path) -> None:
+    """In data, labels, loss and gradient; weights, momentum and the rate stay as they were."""
+    with nn.seeded(1):
+        net = nn.Linear(4, 3)
+    settings = {"loss": "mse", "guard": "step", "batch": 2, "input_shape": (4,)}
+    trainer = tt.Trainer(net, optimizer=optim.SGD(0.1, 0.9), backend="numpy", **settings)
+    trainer.export("c99", str(tmp_path))
+    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+    done = subprocess.run([build(need("gcc"), flags, tmp_path, "c99_loss.c")], capture_output=True)
+    assert done.returncode == 0, f"c99_loss.c, line {done.returncode} modulo 256: {done.stderr}"
+
+
 @pytest.mark.parametrize("case", ["spill", "spill-guarded"])
 def test_a_block_device_that_fails(case: str, exported) -> None:
     """Nothing changes while values are written; what cannot be read back is told apart."""
@@ -376,6 +388,19 @@ def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     done = subprocess.run([*command, "--to", "avr", "--out", "x"], capture_output=True, text=True)
     assert done.returncode == 2 and "unknown port 'avr'" in done.stderr
+
+
+@pytest.mark.parametrize(("option", "status"), [(("--flash", "16K"), 2), (("--ram", "20K"), 3)])
+def test_too_small_a_board_is_refused_at_export(option, status: int, tmp_path: Path) -> None:
+    """With what is missing, and before anything is written."""
+    trainer_of("momentum").save(str(tmp_path / "net.npz"))
+    command = [sys.executable, "-m", "tinytrain", "export", str(tmp_path / "net.npz")]
+    command += ["--to", "c99", "--out", str(tmp_path / "out"), *option]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == status
+    assert re.search(r"[\d,]+ (bytes )?are missing", done.stderr)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_does_not_fit_the_flash(tmp_path: Path) -> None:

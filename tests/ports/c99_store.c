@@ -2,18 +2,12 @@
    digits network whose plan spills, under guard="loss", or (GUARD_STEP) guard="step". */
 #include <string.h>
 
-#include "model.h"
-
-#define EXPECT(what)                                                                               \
-    do {                                                                                           \
-        if (!(what)) return __LINE__;                                                              \
-    } while (0)
+#include "expect.h"
+#include "made_up.h"
 
 static float other_arena[TT_ARENA_BYTES / 4];
 static float before[TT_PERSISTENT_BYTES / 4 + 1];
 static unsigned char device[TT_STORE_BYTES];
-static float x[TT_X_BYTES / 4];
-static int32_t y[TT_Y_BYTES / 4];
 static int puts_left, gets_left, puts_done, gets_done;
 
 static int put(void *user, size_t offset, const void *data, size_t bytes) {
@@ -34,13 +28,6 @@ static int get(void *user, size_t offset, void *data, size_t bytes) {
     memcpy(data, from + offset, bytes);
     gets_done++;
     return 0;
-}
-
-static void fill(unsigned seed) {
-    size_t i;
-    for (i = 0; i < TT_X_BYTES / 4; i++)
-        x[i] = (float)((seed + (unsigned)i) * 2654435761u >> 24) / 256.0f;
-    for (i = 0; i < TT_Y_BYTES / 4; i++) y[i] = (int32_t)((seed + (unsigned)i) % 10u);
 }
 
 /* A step, with a device that fails at its puts-th write and its gets-th read (-1: never). */

@@ -2,19 +2,13 @@
    Built with the digits network: float x, int32 class numbers below 10. */
 #include <string.h>
 
-#include "model.h"
-
-#define EXPECT(what)                                                                               \
-    do {                                                                                           \
-        if (!(what)) return __LINE__;                                                              \
-    } while (0)
+#include "expect.h"
+#include "made_up.h"
 
 static float other_arena[TT_ARENA_BYTES / 4];
 static float before[TT_PERSISTENT_BYTES / 4 + 1];
 static unsigned char file[TT_PERSISTENT_BYTES + 64];
 static size_t length, limit;
-static float x[TT_X_BYTES / 4];
-static int32_t y[TT_Y_BYTES / 4];
 
 static int put(void *user, const void *data, size_t bytes) {
     (void)user;
@@ -29,13 +23,6 @@ static int get(void *user, size_t offset, void *data, size_t bytes) {
     if (offset + bytes > length) return 1;
     memcpy(data, file + offset, bytes);
     return 0;
-}
-
-static void fill(unsigned seed) {
-    size_t i;
-    for (i = 0; i < TT_X_BYTES / 4; i++)
-        x[i] = (float)((seed + (unsigned)i) * 2654435761u >> 24) / 256.0f;
-    for (i = 0; i < TT_Y_BYTES / 4; i++) y[i] = (int32_t)((seed + (unsigned)i) % 10u);
 }
 
 static int same(const tt_model *m) { return !memcmp(before, m->arena, TT_PERSISTENT_BYTES); }
