@@ -107,6 +107,7 @@ def _board(name: str, trainer: Trainer, fed: Any, asked: Any, ram: int, seconds:
 def _digits(root: str | None) -> Iterator[Row]:
     """The demo's network at batch 4 within 64 KiB of RAM and 256 KiB of flash."""
     train, test = data.digits()
+    assert train.y is not None and test.y is not None
     asked = [(x, int(y)) for x, y in zip(test.x, test.y, strict=True)]
     order = [p for epoch in range(3) for p in data.batches(len(train), 4, 7, epoch, True)]
     for name in importlib.import_module("boards").BOARDS:

@@ -494,7 +494,7 @@ def _new_trainer(arguments: argparse.Namespace, found: Any) -> Any:
     optimizer = _optimizer(arguments, net)
     if arguments.lr is not None:
         optimizer = optimizer.with_lr(arguments.lr)
-    more = {"backend": arguments.backend or "auto", "seed": arguments.seed or 0}
+    more: dict[str, Any] = {"backend": arguments.backend or "auto", "seed": arguments.seed or 0}
     with tt.models.users_errors(arguments.model):
         return tt.Trainer(net, optimizer=optimizer, **_settings(arguments), **more)
 
