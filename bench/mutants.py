@@ -287,13 +287,13 @@ LOWERING = (
         "tinytrain/lower.py",
         'b.seed = b.hyper("share")',
         "b.seed = None",
-        "tests/test_budget.py",
+        "tests/test_budget.py -k slices_train",
     ),
     Mutant(
         "tinytrain/lower.py",
         "if y in self.masks and y not in self.memo:",
         "if y in self.masks and False:",
-        "tests/test_budget.py tests/test_solver.py",
+        "tests/test_bitmap.py -k 'figures or keep'",
     ),
     Mutant(
         "tinytrain/stash/bitmap.py",
@@ -356,7 +356,7 @@ TRAINING = (
         "tinytrain/trainer.py",
         "self.steps & 0xFFFFFFFF, first",
         "self.steps & 0xFFFFFFFF, 0",
-        "tests/test_segment.py tests/test_budget.py tests/test_slices.py",
+        "tests/test_budget.py -k drop_out",
     ),
     Mutant(
         "tinytrain/trainer.py",
