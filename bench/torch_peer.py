@@ -41,7 +41,7 @@ def saved_bytes(tape: Tape, device: str = "meta") -> int:
         values[v] = _leaf(torch, tape, v, device)
         if leaf.kind == "parameter":
             ours.add(values[v].untyped_storage()._cdata)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+    with torch.device(device), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         for node in tape.nodes:
             if node.op != "running_average":
                 out = _run(torch, node, [None if v is None else values[v] for v in node.ins])
@@ -96,9 +96,10 @@ def _padded(f: Any, x: Any, a: dict[str, Any], kernel: Any, value: float = 0.0) 
 
 
 def _conv2d(torch: Any, f: Any, ins: list[Any], a: dict[str, Any]) -> Any:
-    x, padding = _padded(f, ins[0], a, ins[1].shape[2:])
+    w = ins[1] if ins[1].is_leaf else ins[1].permute(1, 3, 0, 2)  # reshaped, it lies as values do
+    x, padding = _padded(f, ins[0], a, w.shape[2:])
     bias = ins[2] if len(ins) > 2 else None
-    return f.conv2d(x, ins[1], bias, a["stride"], padding, a["dilation"], a["groups"])
+    return f.conv2d(x, w, bias, a["stride"], padding, a["dilation"], a["groups"])
 
 
 def _max_pool2d(torch: Any, f: Any, ins: list[Any], a: dict[str, Any]) -> Any:
@@ -120,6 +121,11 @@ def _mean(torch: Any, f: Any, ins: list[Any], a: dict[str, Any]) -> Any:
     return ins[0].mean([_axis(ins[0], k) for k in axes], keepdim=a["keepdims"])
 
 
+def _max(torch: Any, f: Any, ins: list[Any], a: dict[str, Any]) -> Any:
+    axes = a["axis"] if a["axis"] is not None else tuple(range(ins[0].dim()))
+    return ins[0].amax([_axis(ins[0], k) for k in axes])
+
+
 def _slice(torch: Any, f: Any, ins: list[Any], a: dict[str, Any]) -> Any:
     ends = zip(_first(a["begin"]), _first(a["end"]), strict=True)
     return ins[0][tuple(slice(b, e) for b, e in ends)]
@@ -132,6 +138,11 @@ def _pad(torch: Any, f: Any, ins: list[Any], a: dict[str, Any]) -> Any:
 
 _POINTWISE: dict[str, Any] = {
     "add": lambda t, f, ins, a: ins[0] + ins[1],
+    "sub": lambda t, f, ins, a: ins[0] - ins[1],
+    "mul": lambda t, f, ins, a: ins[0] * ins[1],
+    "exp": lambda t, f, ins, a: ins[0].exp(),
+    "tanh": lambda t, f, ins, a: ins[0].tanh(),
+    "sigmoid": lambda t, f, ins, a: ins[0].sigmoid(),
     "scale": lambda t, f, ins, a: ins[0] * a["factor"],
     "matmul": lambda t, f, ins, a: ins[0] @ ins[1],
     "relu": lambda t, f, ins, a: f.relu(ins[0]),
@@ -145,11 +156,13 @@ _WINDOWS: dict[str, Any] = {
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "mean": _mean,
+    "max": _max,
     "batch_norm": lambda t, f, ins, a: f.batch_norm(ins[0], None, None, *ins[1:], True),
     "batch_norm_frozen": lambda t, f, ins, a: f.batch_norm(ins[0], *ins[3:], *ins[1:3]),
     "group_norm": lambda t, f, ins, a: f.group_norm(ins[0], a["groups"], *ins[1:], a["eps"]),
 }
 _SHAPES: dict[str, Any] = {
+    "fill": lambda t, f, ins, a: t.full(_first(a["shape"]), a["value"]),
     "reshape": lambda t, f, ins, a: ins[0].reshape(_first(a["shape"])),
     "concat": lambda t, f, ins, a: t.cat(ins, _axis(ins[0], a["axis"])),
     "slice": _slice,
