@@ -72,7 +72,7 @@ def _changed(solver: Solver, d: Decisions, draw: Draw) -> Decisions:
         if kind == 1 and solver.orders:
             d = d.turned(v)
             continue
-        values = [solver.values[draw.below(len(solver.values))]]
+        values = [solver.large[draw.below(len(solver.large))]]
         if draw.below(4) == 0:
             values = solver.alike(values[0])
         changes = [*solver.changes(d, values)]

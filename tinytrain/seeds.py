@@ -25,6 +25,7 @@ JOINS = ("add", "concat")  # made again, they ask for all that was before them
 WEIGHT_GRADIENTS = {"conv2d_vjp_w", "conv2d_vjp_w_sgd", "matmul_tn", "matmul_tn_sgd"}
 ENDS, PARTS = 3, (2, 4, 8)  # of a segment: how many ends are tried, in how many parts
 CUTS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
+NOTHING = 256  # a value is nothing beside one so many times as large
 REPEATS = 16  # forward steps that a seed may lower in place of one
 
 
@@ -50,6 +51,9 @@ class Seeds:
         ]
         for v in self.values:
             self.groups.setdefault(self._likeness(v), []).append(v)
+        nbytes = {v: tape.specs[v].nbytes for v in self.values}
+        least = max(nbytes.values(), default=0) // NOTHING
+        self.large = [v for v in self.values if nbytes[v] >= least]  # not statistics of a norm
         self.invertible = invertible(tape) & set(self.values)
         self.sparse = sparse  # values that a bitmap may be planned for
         self.spills = spills  # values that may go to the spill file
