@@ -17,7 +17,8 @@ from .parts import Together
 from .parts import threads as _threads
 
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "c")
-# Every product is rounded before it is added: the same bits on every machine.
+# Every product is rounded before it is added: the same bits on every machine. TINYTRAIN_FMA=1 in
+# the environment gives that up: products are fused into their sums where the processor can.
 _FLAGS = (
     "-std=gnu99",
     "-O3",
@@ -25,6 +26,7 @@ _FLAGS = (
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fPIC",
+    *(["-DTT_FMA"] if os.environ.get("TINYTRAIN_FMA") == "1" else []),
     "-pthread",
 )
 _NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes

@@ -10,11 +10,14 @@ and n contiguous. Every output is ONE float32 sum: it starts from +0, or from th
 address is not 0, comes last. Where the address of weights, laid out as C and perhaps C itself, is
 not 0, the sum is a gradient and what is stored is weights - rate * sum (`rate`: its address). Tiles
 only choose which outputs share the registers, so the bits depend neither on the tile nor on the
-vector width, and a sum may be split over calls with `acc`.
+vector width, and a sum may be split over calls with `acc`. TINYTRAIN_FMA=1 in the environment gives
+that up: a product is fused into its sum, where the processor can, with one rounding for both.
 
 Each product is compiled once and called through a symbol: inlined into every kernel that uses it,
 it would be optimised again in each.
 """
+
+import os
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -51,6 +54,8 @@ _FEW, _THIN = 4, 4
 _ROWS = {"gemm": ROWS, "gemm_nt": ROWS, "lanewise": 4}
 # A tile of four k of B across is large: other heights are made of these.
 _HEIGHTS = {"gemm_nt": (8, 4, 1)}
+# Fused products are compiled by each process: the cache on disk holds the exact ones.
+FUSED = os.environ.get("TINYTRAIN_FMA") == "1"
 PRODUCT = types.void(*[types.int64] * len(_NAMES))
 
 
@@ -96,7 +101,16 @@ class _Tile:
             for v, s in enumerate(row):
                 if self.lanewise:
                     x = self._load(here, v)
-                self.b.store(self.b.fadd(self.b.load(s), self.b.fmul(x, bs[v])), s)
+                self.b.store(self._plus(self.b.load(s), x, bs[v]), s)
+
+    def _plus(self, s, x, y):
+        """s + x * y."""
+        if not FUSED:
+            return self.b.fadd(s, self.b.fmul(x, y))
+        shape = ir.FunctionType(self.vector, [self.vector] * 3)
+        name = f"llvm.fma.v{self.vector.count}f32"
+        fma = cgutils.get_or_insert_function(self.b.module, shape, name)
+        return self.b.call(fma, [x, y, s])
 
     def _finish(self):
         bias = self.at["bias"]
@@ -324,21 +338,21 @@ def _product(kind):
 _gemm_body, _gemm_nt_body, _lanewise_body = map(_product, ("gemm", "gemm_nt", "lanewise"))
 
 
-@cfunc(PRODUCT, cache=True)
+@cfunc(PRODUCT, cache=not FUSED)
 def _gemm(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate):
     _gemm_body(
         (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate)
     )
 
 
-@cfunc(PRODUCT, cache=True)
+@cfunc(PRODUCT, cache=not FUSED)
 def _gemm_nt(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate):
     _gemm_nt_body(
         (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate)
     )
 
 
-@cfunc(PRODUCT, cache=True)
+@cfunc(PRODUCT, cache=not FUSED)
 def _lanewise(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate):
     _lanewise_body(
         (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate)

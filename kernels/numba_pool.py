@@ -27,9 +27,18 @@ _ZERO, _LOWEST = np.float32(0), np.float32(-np.inf)
 
 
 @njit(cache=True, error_model="numpy")
-def _window(p, out, size, kernel, stride, padding):
-    """Of output pixel p (of all images): its image, its window's corner and the taps inside."""
-    image, i, j = p // (out[0] * out[1]), p // out[1] % out[0], p % out[1]
+def _next(pixel, out):
+    """The output pixel (image, row, column) behind this one."""
+    image, i, j = pixel
+    if j + 1 < out[1]:
+        return image, i, j + 1
+    return (image, i + 1, 0) if i + 1 < out[0] else (image + 1, 0, 0)
+
+
+@njit(cache=True, error_model="numpy")
+def _window(pixel, size, kernel, stride, padding):
+    """Of an output pixel: its window's corner and the taps inside."""
+    image, i, j = pixel
     k0, k1 = taps_of(i, size[0], kernel[0], stride[0], padding[0], 1)
     l0, l1 = taps_of(j, size[1], kernel[1], stride[1], padding[2], 1)
     corner = (image * size[0] + i * stride[0] - padding[0]) * size[1] + j * stride[1] - padding[2]
@@ -39,8 +48,10 @@ def _window(p, out, size, kernel, stride, padding):
 @njit(cache=True, error_model="numpy")
 def max_pool2d(y, index, x, kernel_size, stride, padding):
     (_, h, w, c), (images, ho, wo, _) = x.shape, y.shape
+    pixel = (0, 0, 0)
     for p in range(images * ho * wo):
-        corner, k0, k1, l0, l1 = _window(p, (ho, wo), (h, w), kernel_size, stride, padding)
+        corner, k0, k1, l0, l1 = _window(pixel, (h, w), kernel_size, stride, padding)
+        pixel = _next(pixel, (ho, wo))
         for channel in range(0, c, LANES):
             n, best, place = c - channel, splat(_LOWEST), splat(_ZERO)
             for k in range(k0, k1):
@@ -59,8 +70,10 @@ def max_pool2d_vjp(dx, g, index, size, kernel_size, stride, padding, acc):
     (_, h, w, c), (images, ho, wo, _) = dx.shape, g.shape
     if not acc:
         zero(address(dx), dx.size)
+    pixel = (0, 0, 0)
     for p in range(images * ho * wo):
-        corner, k0, k1, l0, l1 = _window(p, (ho, wo), (h, w), kernel_size, stride, padding)
+        corner, k0, k1, l0, l1 = _window(pixel, (h, w), kernel_size, stride, padding)
+        pixel = _next(pixel, (ho, wo))
         for channel in range(0, c, LANES):
             n = c - channel
             place = load_index(index, p * c + channel, n)
@@ -76,8 +89,10 @@ def max_pool2d_vjp(dx, g, index, size, kernel_size, stride, padding, acc):
 def avg_pool2d(y, x, kernel_size, stride, padding):
     (_, h, w, c), (images, ho, wo, _) = x.shape, y.shape
     factor = splat(np.float32(1 / (kernel_size[0] * kernel_size[1])))
+    pixel = (0, 0, 0)
     for p in range(images * ho * wo):
-        corner, k0, k1, l0, l1 = _window(p, (ho, wo), (h, w), kernel_size, stride, padding)
+        corner, k0, k1, l0, l1 = _window(pixel, (h, w), kernel_size, stride, padding)
+        pixel = _next(pixel, (ho, wo))
         for channel in range(0, c, LANES):
             n, total = c - channel, splat(_ZERO)
             for k in range(k0, k1):
@@ -93,8 +108,10 @@ def avg_pool2d_vjp(dx, g, size, kernel_size, stride, padding, acc):
     factor = splat(np.float32(1 / (kernel_size[0] * kernel_size[1])))
     if not acc:
         zero(address(dx), dx.size)
+    pixel = (0, 0, 0)
     for p in range(images * ho * wo):
-        corner, k0, k1, l0, l1 = _window(p, (ho, wo), (h, w), kernel_size, stride, padding)
+        corner, k0, k1, l0, l1 = _window(pixel, (h, w), kernel_size, stride, padding)
+        pixel = _next(pixel, (ho, wo))
         for channel in range(0, c, LANES):
             n = c - channel
             value = load(address(g) + 4 * (p * c + channel), n) * factor

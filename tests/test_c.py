@@ -275,6 +275,31 @@ def test_a_build_is_made_once(tmp_path: Path) -> None:
     assert built.stat().st_mtime_ns == stamp
 
 
+def test_fused_products_are_another_build() -> None:
+    """Asked for by name; the sums are near the exact ones, and where products can be fused not
+    the same."""
+    code = (
+        "import sys, numpy as np; from tinytrain.kernels import c_; y = np.zeros((9, 33), 'f4');"
+        "a, b = (np.random.default_rng(k).standard_normal(n, 'f4') for k, n in enumerate("
+        "((9, 500), (500, 33)))); c_.matmul(y, a, b); sys.stdout.buffer.write(y.tobytes())"
+    )
+    exact, fused = (
+        np.frombuffer(
+            subprocess.run(
+                [sys.executable, "-c", code],
+                env={**os.environ, "TINYTRAIN_FMA": fma},
+                stdout=subprocess.PIPE,
+                check=True,
+            ).stdout,
+            np.float32,
+        )
+        for fma in "01"
+    )
+    np.testing.assert_allclose(fused, exact, rtol=0, atol=1e-4)
+    if "avx2" in c_._processor():
+        assert not np.array_equal(fused, exact)
+
+
 def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One clear error that says how to mend it; a cached build needs none."""
     monkeypatch.setattr(c_, "_loaded", [])

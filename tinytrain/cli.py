@@ -25,6 +25,7 @@ DEMO_RAM, DEMO_BATCHES, DEMO_EPOCHS, DEMO_LR = "64K", (4, 2, 1), 15, 0.01
 BENCHES = (
     *("arena", "plans", "memory", "solver", "spill", "ports", "imports"),
     *("fashion", "pruning", "accuracy", "speed", "process", "cost", "growth", "learn", "ways"),
+    "kernels",
     *("faults", "mutations", "fuzz", "soak", "gradients"),
 )
 

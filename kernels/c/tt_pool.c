@@ -1,29 +1,35 @@
 /* Pooling over windows, channels last. An average is one sum from +0, window row then column
    ascending, times 1 / window. The gradients add, from +0 or the stored value, output pixels
    ascending. The first of equal maxima is taken, and a NaN is larger than any number. */
-#include "tt_kernels.h"
-#include "tt_math.h"
+#include "tt_lanes.h"
 
 typedef struct {
-    tt_ix h, w, c, wo, kh, kw, sh, sw, top, left, pixels, per_image;
-    tt_ix corner, k0, k1, l0, l1; /* of the present pixel: its window's corner, the taps inside */
+    tt_ix h, w, c, ho, wo, kh, kw, sh, sw, top, left, pixels;
+    tt_ix image, i, j, corner, k0, k1, l0, l1; /* the present pixel, its window, the taps inside */
 } pool;
+
+static void look(pool *s) {
+    tt_ix y = s->i * s->sh - s->top, x = s->j * s->sw - s->left;
+    s->k0 = y < 0 ? -y : 0, s->k1 = s->h - y < s->kh ? s->h - y : s->kh;
+    s->l0 = x < 0 ? -x : 0, s->l1 = s->w - x < s->kw ? s->w - x : s->kw;
+    s->corner = (s->image * s->h + y) * s->w + x;
+}
 
 static pool pool_of(const int32_t *g) {
     pool s = {0};
-    s.h = g[1], s.w = g[2], s.c = g[3], s.wo = g[5];
+    s.h = g[1], s.w = g[2], s.c = g[3], s.ho = g[4], s.wo = g[5];
     s.kh = g[7], s.kw = g[8], s.sh = g[9], s.sw = g[10], s.top = g[11], s.left = g[12];
-    s.per_image = (tt_ix)g[4] * g[5];
-    s.pixels = g[0] * s.per_image;
+    s.pixels = (tt_ix)g[0] * g[4] * g[5];
+    look(&s);
     return s;
 }
 
-static void look_at(pool *s, tt_ix pixel) {
-    tt_ix image = pixel / s->per_image, i = pixel / s->wo % (s->per_image / s->wo);
-    tt_ix y = i * s->sh - s->top, x = pixel % s->wo * s->sw - s->left;
-    s->k0 = y < 0 ? -y : 0, s->k1 = s->h - y < s->kh ? s->h - y : s->kh;
-    s->l0 = x < 0 ? -x : 0, s->l1 = s->w - x < s->kw ? s->w - x : s->kw;
-    s->corner = (image * s->h + y) * s->w + x;
+static void next(pool *s) {
+    if (++s->j == s->wo) {
+        s->j = 0;
+        if (++s->i == s->ho) s->i = 0, s->image++;
+    }
+    look(s);
 }
 
 static void start(float *dx, const int32_t *g, int32_t add) {
@@ -53,8 +59,7 @@ void tt_kernel_max_pool2d(void *const *p, const int32_t *g) {
     uint8_t *narrow = p[1], unused = 0;
     int32_t *broad = p[1];
     tt_ix pixel, c, k, l;
-    for (pixel = 0; pixel < s.pixels; pixel++, y += s.c) {
-        look_at(&s, pixel);
+    for (pixel = 0; pixel < s.pixels; pixel++, y += s.c, next(&s)) {
         for (c = 0; c < s.c; c++) y[c] = tt_float(0xff800000u);
         for (c = 0; c < s.c && p[1]; c++) {
             if (g[13] == 1)
@@ -85,8 +90,7 @@ void tt_kernel_max_pool2d_vjp(void *const *p, const int32_t *g) {
     const int32_t *wide = p[2];
     tt_ix pixel, c, k, l;
     start(dx, g, g[14]);
-    for (pixel = 0; pixel < s.pixels; pixel++) {
-        look_at(&s, pixel);
+    for (pixel = 0; pixel < s.pixels; pixel++, next(&s)) {
         for (k = s.k0; k < s.k1; k++) {
             for (l = s.l0; l < s.l1; l++) {
                 float *to = dx + (s.corner + k * s.w + l) * s.c;
@@ -99,37 +103,50 @@ void tt_kernel_max_pool2d_vjp(void *const *p, const int32_t *g) {
     }
 }
 
+/* The average of the present window, for some channels from x on. */
+ALWAYS void average(float *y, const float *x, const pool *s, wide factor, const int cut, tt_ix n) {
+    wide total = {0};
+    tt_ix k, l;
+    for (k = s->k0; k < s->k1; k++)
+        for (l = s->l0; l < s->l1; l++)
+            total += load(x + (s->corner + k * s->w + l) * s->c, cut, n);
+    store(y, total * factor, cut, n);
+}
+
 void tt_kernel_avg_pool2d(void *const *p, const int32_t *g) {
     pool s = pool_of(g);
-    float *y = p[0], factor = tt_float((uint32_t)g[13]);
+    float *y = p[0];
+    const wide factor = splat(tt_float((uint32_t)g[13]));
     const float *x = p[1];
-    tt_ix pixel, c, k, l;
-    for (pixel = 0; pixel < s.pixels; pixel++) {
-        look_at(&s, pixel);
-        for (c = 0; c < s.c; c++) y[pixel * s.c + c] = 0.0f;
-        for (k = s.k0; k < s.k1; k++) {
-            for (l = s.l0; l < s.l1; l++) {
-                const float *from = x + (s.corner + k * s.w + l) * s.c;
-                for (c = 0; c < s.c; c++) y[pixel * s.c + c] += from[c];
-            }
+    tt_ix pixel, c;
+    for (pixel = 0; pixel < s.pixels; pixel++, y += s.c, next(&s)) {
+        for (c = 0; c + LANES <= s.c; c += LANES) average(y + c, x + c, &s, factor, 0, 0);
+        if (c < s.c) average(y + c, x + c, &s, factor, 1, s.c - c);
+    }
+}
+
+/* Every tap of the present window gains the same. */
+ALWAYS void share_out(float *dx, const float *from, const pool *s, wide factor, const int cut,
+                      tt_ix n) {
+    const wide value = load(from, cut, n) * factor;
+    tt_ix k, l;
+    for (k = s->k0; k < s->k1; k++) {
+        for (l = s->l0; l < s->l1; l++) {
+            float *to = dx + (s->corner + k * s->w + l) * s->c;
+            store(to, load(to, cut, n) + value, cut, n);
         }
-        for (c = 0; c < s.c; c++) y[pixel * s.c + c] = y[pixel * s.c + c] * factor;
     }
 }
 
 void tt_kernel_avg_pool2d_vjp(void *const *p, const int32_t *g) {
     pool s = pool_of(g);
-    float *dx = p[0], factor = tt_float((uint32_t)g[13]);
+    float *dx = p[0];
+    const wide factor = splat(tt_float((uint32_t)g[13]));
     const float *from = p[1];
-    tt_ix pixel, c, k, l;
+    tt_ix pixel, c;
     start(dx, g, g[14]);
-    for (pixel = 0; pixel < s.pixels; pixel++) {
-        look_at(&s, pixel);
-        for (k = s.k0; k < s.k1; k++) {
-            for (l = s.l0; l < s.l1; l++) {
-                float *to = dx + (s.corner + k * s.w + l) * s.c;
-                for (c = 0; c < s.c; c++) to[c] += from[pixel * s.c + c] * factor;
-            }
-        }
+    for (pixel = 0; pixel < s.pixels; pixel++, from += s.c, next(&s)) {
+        for (c = 0; c + LANES <= s.c; c += LANES) share_out(dx + c, from + c, &s, factor, 0, 0);
+        if (c < s.c) share_out(dx + c, from + c, &s, factor, 1, s.c - c);
     }
 }

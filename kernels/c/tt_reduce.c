@@ -51,14 +51,30 @@ static tt_ix largest(const float *x, const int32_t *g) {
     return place;
 }
 
+/* Sums that lie side by side, each over the same places from x on. */
+ALWAYS void sum_side_by_side(float *y, const float *x, const int32_t *reduced, tt_ix divide,
+                             const int cut, tt_ix n) {
+    part s = part_of(reduced);
+    wide total = {0};
+    tt_ix k;
+    for (k = 0; k < s.count; k++, forward(&s)) total += load(x + s.at, cut, n);
+    if (divide) total = total / splat((float)divide);
+    store(y, total, cut, n);
+}
+
 void tt_kernel_sum(void *const *p, const int32_t *g) {
     const int32_t *reduced = g + 2 + 2 * g[1];
     part stay = part_of(g + 1);
-    float *y = p[0], count = (float)g[0];
-    tt_ix k;
-    for (k = 0; k < stay.count; k++, forward(&stay)) {
-        float total = sum_of((const float *)p[1] + stay.at, reduced);
-        y[k] = g[0] ? total / count : total;
+    float *y = p[0];
+    tt_ix k, i, n, side = stay.steps[stay.rank - 1] == 1 ? stay.sizes[stay.rank - 1] : 1;
+    for (k = 0; k < stay.count; k += n) {
+        const float *x = (const float *)p[1] + stay.at;
+        n = side - k % side < LANES ? side - k % side : LANES;
+        if (n == LANES)
+            sum_side_by_side(y + k, x, reduced, g[0], 0, n);
+        else
+            sum_side_by_side(y + k, x, reduced, g[0], 1, n);
+        for (i = 0; i < n; i++) forward(&stay);
     }
 }
 

@@ -32,6 +32,24 @@ enum { FEW = 4, MOST_ROWS = 8, MOST_VECTORS = 4 };
 #define some_to_float(p, x, left) (void)(*(p) = (x))
 #endif
 
+/* s + a * b; where the products are asked to be fused (-DTT_FMA), with one rounding instead of two: the
+   bits are then this machine's own. */
+#if defined TT_FMA && defined __AVX512F__ && defined __AVX512VL__
+#define PLUS_wide(s, a, b) (wide) _mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(s))
+#define PLUS_half(s, a, b) (half) _mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(s))
+#elif defined TT_FMA && defined __AVX__ && defined __FMA__
+#define PLUS_wide(s, a, b) (wide) _mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(s))
+#define PLUS_half(s, a, b) (half) _mm_fmadd_ps((__m128)(a), (__m128)(b), (__m128)(s))
+#elif defined TT_FMA && defined __aarch64__
+#define PLUS_wide(s, a, b) (wide) vfmaq_f32((float32x4_t)(s), (float32x4_t)(a), (float32x4_t)(b))
+#define PLUS_float(s, a, b) __builtin_fmaf(a, b, s)
+#else
+#define PLUS_wide(s, a, b) ((s) + (a) * (b))
+#define PLUS_half(s, a, b) ((s) + (a) * (b))
+#define PLUS_float(s, a, b) ((s) + (a) * (b))
+#endif
+#define EVERY(T, x) ((x) - nothing) /* the same float in every lane */
+
 #define EACH_ROW UNROLL for (r = 0; r < rows; r++)
 #define EACH EACH_ROW UNROLL for (v = 0; v < vectors; v++)
 #define LOAD(T, p) (cut ? some_of_##T(p, left) : *(const T *)(p))
@@ -44,13 +62,13 @@ enum { FEW = 4, MOST_ROWS = 8, MOST_VECTORS = 4 };
         const tt_ix a_ki = q->a_ki, b_ki = q->b_ki, ki = q->ki;                                    \
         float *c = q->c + m * c_rs + n;                                                            \
         T s[MOST_ROWS][MOST_VECTORS], b[MOST_VECTORS];                                             \
+        const T nothing = {0};                                                                     \
         tt_ix o, k;                                                                                \
         int r, v;                                                                                  \
         (void)left; /* where no vector is cut */                                                   \
         if (q->add) {                                                                              \
             EACH s[r][v] = LOAD(T, c + r * c_rs + v * width);                                      \
         } else {                                                                                   \
-            const T nothing = {0};                                                                 \
             EACH s[r][v] = nothing;                                                                \
         }                                                                                          \
         for (o = 0; o < q->ko; o++) {                                                              \
@@ -60,9 +78,9 @@ enum { FEW = 4, MOST_ROWS = 8, MOST_VECTORS = 4 };
                 UNROLL for (v = 0; v < vectors; v++) b[v] = LOAD(T, from + v * width);             \
                 EACH {                                                                             \
                     if (lanewise)                                                                  \
-                        s[r][v] += LOAD(T, at + r * a_rs + v * width) * b[v];                      \
+                        s[r][v] = PLUS_##T(s[r][v], LOAD(T, at + r * a_rs + v * width), b[v]);     \
                     else                                                                           \
-                        s[r][v] += at[r * a_rs] * b[v];                                            \
+                        s[r][v] = PLUS_##T(s[r][v], EVERY(T, at[r * a_rs]), b[v]);                 \
                 }                                                                                  \
             }                                                                                      \
         }                                                                                          \
