@@ -143,24 +143,26 @@ def _broadcast_to(y, x, shape):
     return _block(y.shape, _strides(y.shape), _spread(x, y.shape))
 
 
+def _blocks(deep, block):
+    """Sizes of a walk over a value with its blocks in depth, and its strides with them in space."""
+    n, h, w, c = deep.shape
+    depth = c // (block * block)
+    a = _strides((n, h, block, w, block, depth))
+    return (n, h, w, block, block, depth), [a[0], a[1], a[3], a[2], a[4], a[5]]
+
+
 @_rule("space_to_depth", 1, "move")
 def _space_to_depth(y, x, block):
     _four_bytes(y)
-    n, h, w, c = y.shape
-    depth = c // (block * block)
-    a = _strides((n, h, block, w, block, depth))
-    sizes = (n, h, w, block, block, depth)
-    return _block(sizes, _strides(sizes), [a[0], a[1], a[3], a[2], a[4], a[5]])
+    sizes, wide = _blocks(y, block)
+    return _block(sizes, _strides(sizes), wide)
 
 
 @_rule("depth_to_space", 1, "move")
 def _depth_to_space(y, x, block):
     _four_bytes(y)
-    n, h, w, c = x.shape
-    depth = c // (block * block)
-    a = _strides((n, h, block, w, block, depth))
-    sizes = (n, h, w, block, block, depth)
-    return _block(sizes, [a[0], a[1], a[3], a[2], a[4], a[5]], _strides(sizes))
+    sizes, wide = _blocks(x, block)
+    return _block(sizes, wide, _strides(sizes))
 
 
 @_rule("copy", 0, "move")

@@ -67,48 +67,17 @@ void tt_kernel_div_vjp_b(void *const *p, const int32_t *g) {
             out[at] = -from[at] * y[at] / ((const float *)p[3])[s.a + i * s.a_step];
 }
 
-#define UNARY(name, expression)                                                                    \
+/* y = an expression of x and a constant k (the second word, if there is one); the gradients are of g
+   too, with x what was saved. */
+#define EACH(name, inputs, constants, expression)                                                  \
     void tt_kernel_##name(void *const *p, const int32_t *words) {                                  \
-        float *out = p[0];                                                                         \
-        const float *in = p[1];                                                                    \
+        float *out = p[0], k = constants ? tt_float((uint32_t)words[1]) : 0.0f;                    \
+        const float *in = p[1], *saved = p[inputs];                                                \
         tt_ix i, n = words[0];                                                                     \
-        for (i = 0; i < n; i++) {                                                                  \
-            float x = in[i];                                                                       \
-            out[i] = expression;                                                                   \
-        }                                                                                          \
-    }
-
-/* A gradient g through what was saved. */
-#define GRADIENT(name, expression)                                                                 \
-    void tt_kernel_##name(void *const *p, const int32_t *words) {                                  \
-        float *out = p[0];                                                                         \
-        const float *in = p[1], *saved = p[2];                                                     \
-        tt_ix i, n = words[0];                                                                     \
+        (void)k;                                                                                   \
         for (i = 0; i < n; i++) {                                                                  \
             float g = in[i], x = saved[i];                                                         \
-            out[i] = expression;                                                                   \
-        }                                                                                          \
-    }
-
-/* The same with a constant k. */
-#define UNARY_K(name, expression)                                                                  \
-    void tt_kernel_##name(void *const *p, const int32_t *words) {                                  \
-        float *out = p[0], k = tt_float((uint32_t)words[1]);                                       \
-        const float *in = p[1];                                                                    \
-        tt_ix i, n = words[0];                                                                     \
-        for (i = 0; i < n; i++) {                                                                  \
-            float x = in[i];                                                                       \
-            out[i] = expression;                                                                   \
-        }                                                                                          \
-    }
-
-#define GRADIENT_K(name, expression)                                                               \
-    void tt_kernel_##name(void *const *p, const int32_t *words) {                                  \
-        float *out = p[0], k = tt_float((uint32_t)words[1]);                                       \
-        const float *in = p[1], *saved = p[2];                                                     \
-        tt_ix i, n = words[0];                                                                     \
-        for (i = 0; i < n; i++) {                                                                  \
-            float g = in[i], x = saved[i];                                                         \
+            (void)g;                                                                               \
             out[i] = expression;                                                                   \
         }                                                                                          \
     }
@@ -148,31 +117,31 @@ static float power(float x, float e) {
     return tt_exp(e * tt_log(x));
 }
 
-UNARY(neg, -x)
-UNARY(exp, tt_exp(x))
-UNARY(log, tt_log(x))
-UNARY(sqrt, tt_sqrt(x))
-GRADIENT(sqrt_vjp, g / (2.0f * x))
-UNARY(abs, tt_abs(x))
-GRADIENT(abs_vjp, g *sign(x))
-UNARY(tanh, tt_tanh(x))
-GRADIENT(tanh_vjp, g *(1.0f - x * x))
-UNARY(sigmoid, tt_logistic(x))
-GRADIENT(sigmoid_vjp, g *(x * (1.0f - x)))
+EACH(neg, 1, 0, -x)
+EACH(exp, 1, 0, tt_exp(x))
+EACH(log, 1, 0, tt_log(x))
+EACH(sqrt, 1, 0, tt_sqrt(x))
+EACH(sqrt_vjp, 2, 0, g / (2.0f * x))
+EACH(abs, 1, 0, tt_abs(x))
+EACH(abs_vjp, 2, 0, g *sign(x))
+EACH(tanh, 1, 0, tt_tanh(x))
+EACH(tanh_vjp, 2, 0, g *(1.0f - x * x))
+EACH(sigmoid, 1, 0, tt_logistic(x))
+EACH(sigmoid_vjp, 2, 0, g *(x * (1.0f - x)))
 /* A NaN passes; a gradient is a product, not a choice, as through the packed forms. */
-UNARY(relu, x > 0.0f || x != x ? x : 0.0f)
-GRADIENT(relu_vjp, g *(x > 0.0f ? 1.0f : 0.0f))
-UNARY(relu6, x > 6.0f ? 6.0f : x < 0.0f ? 0.0f : x)
-GRADIENT(relu6_vjp, g *(x > 0.0f && x < 6.0f ? 1.0f : 0.0f))
-UNARY(silu, x *tt_logistic(x))
-GRADIENT(silu_vjp, g *silu_slope(x))
-UNARY(gelu, 0.5f * x * (1.0f + gelu_tanh(x)))
-GRADIENT(gelu_vjp, g *gelu_slope(x))
-UNARY_K(leaky_relu, x > 0.0f ? x : x * k)
-GRADIENT_K(leaky_relu_vjp, x > 0.0f ? g : g *k)
-UNARY_K(scale, x *k)
-UNARY_K(pow, power(x, k))
-GRADIENT_K(pow_vjp, k != 0.0f ? g * (k * power(x, k - 1.0f)) : g * 0.0f)
+EACH(relu, 1, 0, x > 0.0f || x != x ? x : 0.0f)
+EACH(relu_vjp, 2, 0, g *(x > 0.0f ? 1.0f : 0.0f))
+EACH(relu6, 1, 0, x > 6.0f ? 6.0f : x < 0.0f ? 0.0f : x)
+EACH(relu6_vjp, 2, 0, g *(x > 0.0f && x < 6.0f ? 1.0f : 0.0f))
+EACH(silu, 1, 0, x *tt_logistic(x))
+EACH(silu_vjp, 2, 0, g *silu_slope(x))
+EACH(gelu, 1, 0, 0.5f * x * (1.0f + gelu_tanh(x)))
+EACH(gelu_vjp, 2, 0, g *gelu_slope(x))
+EACH(leaky_relu, 1, 1, x > 0.0f ? x : x * k)
+EACH(leaky_relu_vjp, 2, 1, x > 0.0f ? g : g *k)
+EACH(scale, 1, 1, x *k)
+EACH(pow, 1, 1, power(x, k))
+EACH(pow_vjp, 2, 1, k != 0.0f ? g * (k * power(x, k - 1.0f)) : g * 0.0f)
 
 void tt_kernel_snap(void *const *p, const int32_t *g) {
     float *y = p[0], step = tt_float((uint32_t)g[1]), grid = tt_float((uint32_t)g[2]);
