@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def measure(backend: str) -> None:
     calls: dict[str, tuple[Callable[[], Any], float]] = {}
     for n in SQUARE:
         a, b, c = (rng.standard_normal((n, n), np.float32) for _ in range(3))
-        calls[f"sgemm {n}"] = (lambda a=a, b=b, c=c: np.matmul(a, b, out=c)), 2.0 * n**3
+        calls[f"sgemm {n}"] = partial(np.matmul, a, b, out=c), 2.0 * n**3
     for case in CASES:
         calls |= _convolution(backend, rng, case)
     seconds = _least({name: call for name, (call, _) in calls.items()})
@@ -86,7 +87,7 @@ def _convolution(backend: str, rng: Any, case: tuple[int, ...]) -> dict[str, Any
     for op, given in args.items():
         found: Any = kernel(op, backend)
         function, bound = found.bind(*given) if hasattr(found, "bind") else (found, given)
-        calls[f"{op} {what}"] = (lambda f=function, b=bound: f(*b)), flops
+        calls[f"{op} {what}"] = partial(function, *bound), flops
     return calls
 
 
