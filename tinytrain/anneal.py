@@ -50,7 +50,7 @@ def anneal(solver: Solver, trial: Trial, budget: int, lowerings: int, seed: int 
     for k in range(moves):
         if solver.spent >= limit:
             break
-        tried = solver.trial(_changed(solver, now.decisions, draw))
+        tried = solver.trial(_changed(solver, now.decisions, draw, seed % 2 == 1))
         if tried is None:
             continue
         threshold = energy(trial) * (moves - k) // (moves * THRESHOLD)
@@ -61,8 +61,8 @@ def anneal(solver: Solver, trial: Trial, budget: int, lowerings: int, seed: int 
     return best
 
 
-def _changed(solver: Solver, d: Decisions, draw: Draw) -> Decisions:
-    """One to three random changes."""
+def _changed(solver: Solver, d: Decisions, draw: Draw, small: bool) -> Decisions:
+    """One to three random changes; half of them to any value if `small`, else to large ones."""
     for _ in range(1 + draw.below(3)):
         kind = draw.below(8) if solver.dear else 2
         v = solver.dear[draw.below(len(solver.dear))] if kind < 2 else 0
@@ -72,7 +72,8 @@ def _changed(solver: Solver, d: Decisions, draw: Draw) -> Decisions:
         if kind == 1 and solver.orders:
             d = d.turned(v)
             continue
-        values = [solver.large[draw.below(len(solver.large))]]
+        pool = solver.values if small and draw.below(2) == 0 else solver.large
+        values = [pool[draw.below(len(pool))]]
         if draw.below(4) == 0:
             values = solver.alike(values[0])
         changes = [*solver.changes(d, values)]
