@@ -3,6 +3,7 @@ writing nothing but their outputs; and how they are built. Whole rows are in `te
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -60,6 +61,39 @@ def test_convolution_has_the_bits_of_numba(seed: int) -> None:
         same("conv2d_vjp_w", [dw], [x, g], (w.shape[:2], *case["attrs"], acc))
     rate, scratch = np.array(0.3, np.float32), unset(*w.shape[2:])
     same("conv2d_vjp_w_sgd", [w.copy()], [w, x, g, rate, scratch], (w.shape[:2], *case["attrs"]))
+
+
+@pytest.fixture(scope="module")
+def portable(tmp_path_factory) -> ctypes.CDLL:
+    """The kernels as boards compile them: without vectors."""
+    path = tmp_path_factory.mktemp("portable") / "kernels.so"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(c_, "_FLAGS", [flag for flag in c_._FLAGS if flag != "-DTT_VECTORS"])
+        assert c_._compile(c_.compiler(), (), str(path)) == ""
+    return ctypes.CDLL(str(path))
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_boards_compute_what_vectors_do(part: int, portable, monkeypatch) -> None:
+    """30 geometries at a time: each sum has one order, whatever the width of a vector."""
+    for seed in range(1000 + 30 * part, 1030 + 30 * part):
+        rng = np.random.default_rng(seed)
+        case = convolution(rng)
+        x, w, g = (normal(rng, *case[k]) for k in ("x", "w", "y"))
+        dx, dw, attrs = normal(rng, *x.shape), normal(rng, *w.shape), case["attrs"]
+        tap = (w.shape[3] // attrs[2], w.shape[2])
+        found = []
+        for library in (c_.library(), portable):
+            monkeypatch.setattr(c_, "_loaded", [library])
+            y, ours, more = unset(*g.shape), dx.copy(), dw.copy()
+            c_.conv2d(y, x, w, None, *attrs)
+            c_.conv2d_vjp_x(ours, g, w, unset(*tap), x.shape[1:3], *attrs, True)
+            c_.conv2d_vjp_w(more, x, g, w.shape[:2], *attrs, True)
+            rows = unset(g.shape[0], w.shape[2])
+            c_.matmul_nt(rows, g[:, 0, 0].copy(), w[0, 0], False)
+            found.append((y, ours, more, rows))
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_array_equal(bits(a), bits(b), err_msg=str(case))
 
 
 @pytest.mark.parametrize("seed", range(60))
