@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tinytrain import Trainer, adapt, models, optim, report
-from tinytrain.adapt import WAYS
 from tinytrain.bench.machine import where_and_when
 from tinytrain.data.embedded import digits
+from tinytrain.learner import WAYS
 from tinytrain.nn import Module
 
 SEEDS = (0, 1, 2)

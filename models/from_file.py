@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -41,6 +39,8 @@ def from_file(name: str, input_shape: tuple[int, ...] | None = None, seed: int =
 
 
 def _module(path: str) -> Any:
+    import importlib.util
+
     spec = importlib.util.spec_from_file_location(MODULE, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path}: not a Python file")
@@ -72,6 +72,8 @@ def users_errors(name: str | None) -> Iterator[None]:
     except BaseException as error:  # SystemExit too: an import that ends the program is a mistake
         if name is None or not is_file(name):
             raise
+        import traceback
+
         path = os.path.realpath(name.rpartition(":")[0])
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f.lineno for f in frames if os.path.realpath(f.filename) == path]

@@ -11,9 +11,9 @@ import pytest
 
 import tinytrain as tt
 from tinytrain import data, models, nn, optim
-from tinytrain.adapt import WAYS
 from tinytrain.cli import main
 from tinytrain.errors import BudgetError, InputError
+from tinytrain.learner import WAYS
 from tinytrain.nearest import SHARPNESS
 from tinytrain.partial import layers_of
 

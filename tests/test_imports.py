@@ -36,7 +36,7 @@ FLOORS = """
     nearest partial samples replay
     embed contribution
     ways estimator
-    adapt
+    learner
     adaptplan
     cli
 """

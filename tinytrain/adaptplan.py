@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinytrain.adapt import WAYS, adapt
 from tinytrain.errors import BudgetError, InputError
+from tinytrain.learner import WAYS, adapt
 from tinytrain.nearest import STORES
 from tinytrain.nn.module import Module
 from tinytrain.partial import LAST, layers_of

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import operator
-import random
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -459,6 +458,8 @@ class Orders:
         peak, span = self.peak, self.span
         self.fixed = ((peak, span, area), (peak, span, self.size), (peak, met), (span, area))
         self.trouble = [0.0] * len(problem.load)
+        import random  # few searches come so far
+
         self.random = random.Random(0)  # the same draws on every machine
 
     def rank(self, attempt: int) -> list[int]:
