@@ -173,7 +173,11 @@ def test_planned_gradient_equals_eager(case: Case, backend: str, data) -> None:
     want = fresh(program, values, backend)
     for v in wrt:
         same_bits(want[program.grads[v]], leaves[v].grad, f"the gradient of {leaves[v].name}")
-    assert high_water(plan, values, backend) == plan.arena_bytes
+    measured = high_water(plan, values, backend)
+    on_top = {b.owner for b in plan.buffers if b.offset + b.nbytes == plan.arena_bytes}
+    # Compiled kernels may leave scratch alone that the reference and the boards need.
+    spared = backend != "numpy" and {program.kinds[v] for v in on_top} == {"workspace"}
+    assert measured == plan.arena_bytes or (spared and measured < plan.arena_bytes)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
