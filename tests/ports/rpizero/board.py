@@ -45,7 +45,8 @@ def cross_build(command: list[str]) -> None:
     flags = flags.replace("-mcpu=native", "-mcpu=arm1176jzf-s")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     sources = map(str, (HERE.parents[2] / "kernels/c").glob("*.c"))
-    subprocess.run(["arm-linux-gnueabi-gcc", *flags.split(), "-o", path, *sources], check=True)
+    command = ["arm-linux-gnueabi-gcc", *flags.split(), "-shared", "-o", path]
+    subprocess.run([*command, *sources], check=True)
 
 
 def measured(command: list[str], backend: str, batch: int, steps: int) -> tuple[float, float, str]:
