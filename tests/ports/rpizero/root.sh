@@ -3,6 +3,9 @@
 # unpacked into DIR, once; no package's script is run. The archive is the one this machine's apt uses.
 set -euo pipefail
 [ ! -x "$1/usr/bin/python3" ] || exit 0
+mkdir -p "$(dirname "$1")"
+exec 9>"$1.lock" && flock 9 # several tests may ask for it at once
+[ ! -x "$1/usr/bin/python3" ] || exit 0
 suite=bookworm keys=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$1.part" "$1.apt"
 root=$(cd "$1.part" && pwd) apt=$(cd "$1.apt" && pwd)
