@@ -84,8 +84,40 @@ def rich(seed: int = 3) -> nn.Module:
     return net
 
 
+class Coupled(nn.Module):
+    """Digits to classes through couplings whose streams lie on a grid: inverted exactly."""
+
+    input_shape = (8, 8, 1)
+
+    def __init__(self):
+        with nn.seeded(3):
+            self.stem = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+            self.branches = [
+                nn.Sequential(nn.GroupNorm(1, 4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+                for _ in range(6)
+            ]
+            self.head = nn.Linear(8 * 16, 10)
+
+    def forward(self, x):
+        a, b = tt.ops.split(tt.ops.snap(self.stem(x), bits=12), 2)
+        for f, g in zip(self.branches[::2], self.branches[1::2], strict=True):
+            a = a + tt.ops.snap(f(b), bits=12)
+            b = b + tt.ops.snap(g(a), bits=12)
+        return self.head(tt.ops.concat([a, b], axis=3).flatten())
+
+
+def reversible() -> nn.Module:
+    shapes = {"input_shape": (8, 8, 1), "units": (2,), "widths": (8, 8), "norm": "group"}
+    return models.build("revnet", **shapes, seed=3)
+
+
 MOMENTUM = {"optimizer": optim.SGD(lr=0.01, momentum=0.9)}
-NETS = {"digits": lambda: models.build("digits_cnn"), "rich": rich}
+NETS = {
+    "digits": lambda: models.build("digits_cnn"),
+    "rich": rich,
+    "reversible": reversible,
+    "coupled": Coupled,
+}
 CASES: dict[str, tuple[str, dict]] = {
     "momentum": ("digits", {}),
     "64K": ("digits", {"ram": "60K"}),
@@ -102,6 +134,9 @@ CASES: dict[str, tuple[str, dict]] = {
     "spill": ("digits", {"policy": "spill"}),
     "spill-slices": ("digits", {"policy": "spill", "microbatch": 2}),
     "spill-guarded": ("digits", {"policy": "spill", "guard": "step"}),
+    "invert": ("reversible", {"policy": "invert"}),
+    "exact": ("coupled", {"policy": "invert"}),
+    "recompute": ("rich", {"policy": "recompute"}),
     "plain": ("digits", {"optimizer": optim.SGD(lr=0.05), "ram": "35K"}),
 }
 
@@ -178,6 +213,7 @@ def test_the_host_trains_to_the_same_bits(case: str, exported) -> None:
     program = build(need("gcc"), ["-O2"], made.folder)
     got = agree(run([program], made.folder), made.figures)
     assert (got["overflows"] > 0) == (case == "overflow")
+    assert (made.plan.policies["invert"] > 0) == (case in ("invert", "exact"))
 
 
 @pytest.mark.parametrize("cc", ["gcc", "clang"])
