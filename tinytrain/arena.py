@@ -228,6 +228,18 @@ class Problem(NamedTuple):
             units * self.unit - unused for units, unused in zip(self.load, spare, strict=True)
         )
 
+    def meetings(self, buffers: Iterable[int]) -> list[list[int]]:
+        """For every buffer, which of these it lives with, if it is one of them."""
+        lists: list[list[int]] = [[] for _ in self.size]
+        alive: list[int] = []
+        for v in sorted(buffers, key=self.first.__getitem__):
+            alive = [u for u in alive if self.last[u] > self.first[v]]
+            for u in alive:
+                lists[u].append(v)
+            lists[v].extend(alive)
+            alive.append(v)
+        return lists
+
     def next_total(self, aim: int) -> int:
         """The least total above `aim` bytes that some buffer on top could give."""
         return min(aim + 1 + (nbytes - aim - 1) % self.unit for nbytes in self.nbytes)
@@ -307,18 +319,9 @@ class Near:
         _, _, size, first, last, load = problem
         spans = list(zip(first, last, strict=True))
         self.always = [v for v, span in enumerate(spans) if span == (0, len(load))]
-        self.others: list[list[int]] = [[] for _ in size]
-        constant, alive = {*self.always}, list[int]()
-        for v in sorted(range(len(size)), key=first.__getitem__):
-            if v in constant:
-                continue
-            alive = [u for u in alive if last[u] > first[v]]
-            for u in alive:
-                self.others[u].append(v)
-            self.others[v] = list(alive)
-            alive.append(v)
         self.everyone = range(len(size))
-        self.constant = constant
+        self.constant = {*self.always}
+        self.others = problem.meetings(v for v in self.everyone if v not in self.constant)
 
     def __call__(self, v: int) -> Iterable[int]:
         """All that live when v does; v itself may be among them."""

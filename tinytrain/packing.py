@@ -51,15 +51,7 @@ class Tops(NamedTuple):
 
 def instance_of(problem: Problem) -> Instance:
     """The buffers of `problem`, and who lives with whom."""
-    count = len(problem.size)
-    lists: list[list[int]] = [[] for _ in range(count)]
-    alive: list[int] = []
-    for v in sorted(range(count), key=problem.first.__getitem__):
-        alive = [u for u in alive if problem.last[u] > problem.first[v]]
-        for u in alive:
-            lists[u].append(v)
-        lists[v].extend(alive)
-        alive.append(v)
+    lists = problem.meetings(range(len(problem.size)))
     nears = [0]
     for each in lists:
         nears.append(nears[-1] + len(each))
