@@ -6,25 +6,14 @@
 set -euo pipefail
 mkdir -p "$1"
 dir=$(cd "$1" && pwd) target=$2 heap=${3:-} manifest=${4:-}
-suite=trixie
 exec 9>"$dir/lock"
 flock 9 # one build at a time
 
+. "$(dirname "$0")/../archive.sh"
+
 fetch() {
-    local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg apt=$dir/apt
-    mirror=$(awk '/^URIs:/ { print $2; exit }' /etc/apt/sources.list.d/*.sources 2>/dev/null)
-    [ -n "$mirror" ] || mirror=$(awk '$1 == "deb" { for (k = 2; k <= NF; k++)
-        if ($k ~ "://") { print $k; exit } }' /etc/apt/sources.list)
-    mkdir -p "$apt"/{lists,cache/archives}/partial
-    : >"$apt/status"
-    echo "deb-src [signed-by=$keys] $mirror $suite main" >"$apt/sources.list"
-    cat >"$apt/apt.conf" <<CONF
-Dir::State "$apt"; Dir::State::status "$apt/status"; Dir::State::lists "$apt/lists";
-Dir::Cache "$apt/cache"; Dir::Etc::sourcelist "$apt/sources.list"; Dir::Etc::sourceparts "/dev/null";
-Acquire::Languages "none"; Acquire::Retries "3"; APT::Sandbox::User "root";
-CONF
-    export APT_CONFIG=$apt/apt.conf
-    apt-get -qq update
+    local apt=$dir/apt
+    archive "$apt" deb-src trixie
     (cd "$apt" && apt-get -qq source --download-only micropython)
     rm -rf "$dir/src.part"
     mkdir "$dir/src.part"

@@ -6,25 +6,13 @@ set -euo pipefail
 mkdir -p "$(dirname "$1")"
 exec 9>"$1.lock" && flock 9 # several tests may ask for it at once
 [ ! -x "$1/usr/bin/python3" ] || exit 0
-suite=bookworm keys=/usr/share/keyrings/debian-archive-keyring.gpg
+. "$(dirname "$0")/../archive.sh"
 mkdir -p "$1.part" "$1.apt"
 root=$(cd "$1.part" && pwd) apt=$(cd "$1.apt" && pwd)
 
-mirror=$(awk '/^URIs:/ { print $2; exit }' /etc/apt/sources.list.d/*.sources 2>/dev/null || true)
-[ -n "$mirror" ] || mirror=$(awk '$1 == "deb" { for (k = 2; k <= NF; k++)
-    if ($k ~ "://") { print $k; exit } }' /etc/apt/sources.list)
-mkdir -p "$apt"/{lists,cache/archives}/partial
-: >"$apt/status"
-echo "deb [arch=armel signed-by=$keys] $mirror $suite main" >"$apt/sources.list"
-cat >"$apt/apt.conf" <<CONF
-APT::Architecture "armel"; APT::Architectures "armel"; APT::Install-Recommends "false";
-Dir::State "$apt"; Dir::State::status "$apt/status"; Dir::State::lists "$apt/lists";
-Dir::Cache "$apt/cache"; Dir::Etc::sourcelist "$apt/sources.list"; Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::preferencesparts "/dev/null"; Acquire::Languages "none"; Acquire::Retries "3";
-APT::Sandbox::User "root"; Debug::NoLocking "1";
-CONF
-export APT_CONFIG=$apt/apt.conf
-apt-get -qq update
+archive "$apt" deb bookworm \
+    'APT::Architecture "armel"; APT::Architectures "armel"; APT::Install-Recommends "false";' \
+    'Dir::Etc::preferencesparts "/dev/null"; Debug::NoLocking "1";'
 apt-get -qq -y --download-only install python3-numpy
 for package in "$apt"/cache/archives/*.deb; do
     dpkg-deb --fsys-tarfile "$package" | tar -x -C "$root" --no-same-owner \
