@@ -11,11 +11,11 @@ import os
 import resource
 import stat
 import threading
-import tracemalloc
 
 import numpy as np
 import pytest
 import test_budget
+from growth import growth
 from test_budget import BACKENDS, SMALL, batch_of, recorded, run_poisoned
 
 import tinytrain as tt
@@ -461,18 +461,7 @@ def test_steps_do_not_grow_the_process(backend, path):
     x, y = batch_of(t.net, 8)
     for _ in range(10):
         t.step(x, y)
-    tracemalloc.start()
-    grown = []
-    try:
-        for _ in range(5):
-            gc.collect()
-            before = tracemalloc.get_traced_memory()[0]
-            for _ in range(20):
-                t.step(x, y)
-            gc.collect()
-            grown.append(tracemalloc.get_traced_memory()[0] - before)
-    finally:
-        tracemalloc.stop()
+    grown = growth(lambda: t.step(x, y), times=5, calls=20)
     assert min(grown) < 2048, f"{grown} bytes more after 20 steps each"
 
 

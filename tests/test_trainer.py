@@ -4,12 +4,11 @@ the same arena, and that networks learn.
 
 from __future__ import annotations
 
-import gc
 import importlib.util
-import tracemalloc
 
 import numpy as np
 import pytest
+from growth import growth
 from planned import fresh, leaf_values, results, same_bits, write
 
 import tinytrain as tt
@@ -212,18 +211,7 @@ def test_a_step_allocates_nothing_that_grows(name, backend):
     x, y = batch_of(net, 1)
     for _ in range(20):
         t.step(x, y)
-    tracemalloc.start()
-    grown = []
-    try:
-        for _ in range(8):
-            gc.collect()
-            before = tracemalloc.get_traced_memory()[0]
-            for _ in range(100):
-                t.step(x, y)
-            gc.collect()
-            grown.append(tracemalloc.get_traced_memory()[0] - before)
-    finally:
-        tracemalloc.stop()
+    grown = growth(lambda: t.step(x, y), times=8, calls=100)
     assert min(grown) < 2048, f"{grown} bytes more after 100 steps each"
 
 
