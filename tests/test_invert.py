@@ -30,11 +30,17 @@ class Branch(nn.Sequential):
 class Reversible(nn.Module):
     """RevNet's coupling; with `bits`, streams and branches lie on the grid of 2^-bits."""
 
-    input_shape = (8, 8, 3)
-
-    def __init__(self, depth: int, channels: int = 4, bits: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        depth: int,
+        channels: int = 4,
+        bits: int | None = None,
+        seed: int = 0,
+        in_channels: int = 3,
+    ):
+        self.input_shape = (8, 8, in_channels)
         with nn.seeded(seed):
-            self.stem = nn.Conv2d(3, 2 * channels, 3, padding=1)
+            self.stem = nn.Conv2d(in_channels, 2 * channels, 3, padding=1)
             self.branches = [Branch(channels) for _ in range(2 * depth)]
             self.head = nn.Linear(2 * channels, 10)
         self.bits = bits

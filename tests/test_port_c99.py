@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from test_invert import Reversible
 
 import tinytrain as tt
 from tinytrain import data, models, nn, optim
@@ -84,28 +85,6 @@ def rich(seed: int = 3) -> nn.Module:
     return net
 
 
-class Coupled(nn.Module):
-    """Digits to classes through couplings whose streams lie on a grid: inverted exactly."""
-
-    input_shape = (8, 8, 1)
-
-    def __init__(self):
-        with nn.seeded(3):
-            self.stem = nn.Conv2d(1, 8, 3, stride=2, padding=1)
-            self.branches = [
-                nn.Sequential(nn.GroupNorm(1, 4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
-                for _ in range(6)
-            ]
-            self.head = nn.Linear(8 * 16, 10)
-
-    def forward(self, x):
-        a, b = tt.ops.split(tt.ops.snap(self.stem(x), bits=12), 2)
-        for f, g in zip(self.branches[::2], self.branches[1::2], strict=True):
-            a = a + tt.ops.snap(f(b), bits=12)
-            b = b + tt.ops.snap(g(a), bits=12)
-        return self.head(tt.ops.concat([a, b], axis=3).flatten())
-
-
 def reversible() -> nn.Module:
     shapes = {"input_shape": (8, 8, 1), "units": (2,), "widths": (8, 8), "norm": "group"}
     return models.build("revnet", **shapes, seed=3)
@@ -116,7 +95,7 @@ NETS = {
     "digits": lambda: models.build("digits_cnn"),
     "rich": rich,
     "reversible": reversible,
-    "coupled": Coupled,
+    "coupled": lambda: Reversible(3, bits=12, seed=3, in_channels=1),
 }
 CASES: dict[str, tuple[str, dict]] = {
     "momentum": ("digits", {}),
