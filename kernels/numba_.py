@@ -11,6 +11,8 @@ from typing import Any
 
 import numba  # noqa: F401  (so that its absence shows here, before any kernel is asked for)
 
+from . import numba_cache  # noqa: F401  (before any kernel is compiled)
+
 _FILES = {
     "bitmap": ("bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp", "topk_pack"),
     "conv": ("conv2d", "conv2d_vjp_x", "conv2d_vjp_w", "conv2d_vjp_w_sgd"),
