@@ -4,7 +4,9 @@ the same arena, and that networks learn.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import weakref
 
 import numpy as np
 import pytest
@@ -237,6 +239,23 @@ def test_numba_allocates_nothing_in_a_step():
             _nrt_python.memsys_disable_stats()
     assert after.alloc - after.free == before.alloc - before.free
     assert after.mi_alloc - after.mi_free == before.mi_alloc - before.mi_free
+
+
+@pytest.mark.parametrize("policy", ["keep", "spill"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_arena_goes_with_its_last_name(backend, policy, tmp_path):
+    """At once, not when garbage is collected: a device has no room for two."""
+    path = tmp_path / "values.spill"
+    more = {"policy": "spill", "spill": str(path)} if policy == "spill" else {}
+    t = trainer(small("lenet5"), backend=backend, **more)
+    t.step(*batch_of(t.net, 4))
+    arena = weakref.ref(t.arena)
+    gc.disable()
+    try:
+        del t
+        assert (arena(), path.exists()) == (None, False)
+    finally:
+        gc.enable()
 
 
 def test_parameters_are_views_of_the_arena():

@@ -6,7 +6,7 @@ The two differ in one thing: where the buffer of a value comes from.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -193,7 +193,7 @@ def run_fresh(
     last = len(program.steps) if end is None else end
     with np.errstate(all="ignore"):
         for k in range(begin, last):
-            raise_flags(stops.get(k, ()), values.__getitem__)
+            raise_flags((values[v], what) for v, what in stops.get(k, ()))
             for call, args in bind(program, program.steps[k : k + 1], array, backend):
                 call(*args)
     for v in program.views:
@@ -202,10 +202,10 @@ def run_fresh(
     return values
 
 
-def raise_flags(flags, read: Callable[[int], np.ndarray]) -> None:
+def raise_flags(flags: Iterable[tuple[np.ndarray, str]]) -> None:
     """NotFiniteError, or CapacityError, for the first raised flag."""
-    for v, what in flags:
-        if read(v)[()]:
+    for flag, what in flags:
+        if flag[()]:
             if what == OVERFLOW:
                 raise CapacityError(
                     "more non-zeros than the bitmaps have room for; nothing was updated. Run this "
@@ -217,12 +217,12 @@ def raise_flags(flags, read: Callable[[int], np.ndarray]) -> None:
 class Stop:
     """A call that looks at flags: a backend's walk may look at `arrays` itself, and stop there."""
 
-    def __init__(self, flags: list[tuple[int, str]], view: Callable[[int], np.ndarray]):
-        self.flags, self.view = flags, view
-        self.arrays = [view(v) for v, _ in flags]  # one uint32 each, that must read 0
+    def __init__(self, flags: list[tuple[np.ndarray, str]]):
+        self.flags = flags
+        self.arrays = [flag for flag, _ in flags]  # one uint32 each, that must read 0
 
     def __call__(self) -> None:
-        raise_flags(self.flags, self.view)
+        raise_flags(self.flags)
 
 
 def not_finite(what: str) -> NotFiniteError:
@@ -320,7 +320,8 @@ class Executor:
 
     def calls(self, first: bool, last: bool) -> list[Call]:
         """What a slice runs, as one flat list: the steps, looks at flags, and what `poison` and
-        `spill` ask for. Made when it is first asked for."""
+        `spill` ask for. Made when it is first asked for. No call holds the executor: the arena
+        goes with the last name for it, and a board has no room for two."""
         if (first, last) not in self._lists:
             self._lists[first, last] = self._joined(list(self._flat(first, last)))
         return self._lists[first, last]
@@ -333,12 +334,12 @@ class Executor:
         for begin, end in self._stretches(first, last):
             for k in range(begin, end + 1):
                 if k in stops:
-                    yield Stop(stops.pop(k), self.view), ()
+                    yield Stop([(self.view(v), what) for v, what in stops.pop(k)]), ()
                 if k == end:
                     break
                 if self.spill is not None and not lasting and self._lasts(k):
                     lasting = True
-                    yield self._change, ()
+                    yield self.spill.change, ()
                 yield from self._calls[k]
                 if self.poison:
                     yield from ((region.fill, (POISON,)) for region in self._dying.get(k, ()))
@@ -355,10 +356,6 @@ class Executor:
         assert all(b.persistent for b in held), "what comes once must leave the slice's bytes alone"
         at = next((at for at, _ in program.marks if once <= at <= self.body[1]), once)
         return [(once, at), (0, once), (at, end)]
-
-    def _change(self) -> None:
-        assert self.spill is not None
-        self.spill.changed = True
 
     def _lasts(self, k: int) -> bool:
         """Whether step k changes a parameter, a statistic or the optimizer's state."""

@@ -45,6 +45,10 @@ class SpillFile:
             self.lane.start()
         self.close = weakref.finalize(self, _close, self.lane, self.path)
 
+    def change(self) -> None:
+        """Told by who runs a step, in front of what changes anything that persists."""
+        self.changed = True
+
     def make_room(self) -> None:
         """Before a step: the file is as long as it has to be. SpillError if the disk is full."""
         file = self.lane.file
