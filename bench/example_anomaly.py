@@ -4,7 +4,7 @@ import numpy as np
 
 from tinytrain import Trainer, models, optim
 from tinytrain.data.vibration import Bearing, spectra
-from tinytrain.roc import auc
+from tinytrain.learn.roc import auc
 
 EPOCHS, RECORDINGS, PIT = 30, 300, 1.5
 

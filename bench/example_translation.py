@@ -5,11 +5,11 @@ whole task.
 """
 
 from tinytrain import Trainer, losses, nn, optim
-from tinytrain.bleu import bleu
 from tinytrain.data.pairs import encode, pack, phrases
 from tinytrain.data.vocabulary import Vocabulary
+from tinytrain.learn.bleu import bleu
+from tinytrain.learn.translate import Translator
 from tinytrain.models.text import Transformer
-from tinytrain.translate import Translator
 
 EPOCHS = 60
 

@@ -15,7 +15,7 @@ import numpy as np
 from tinytrain import Trainer, models, optim
 from tinytrain.bench.learn import Nets, Row
 from tinytrain.data.vibration import Bearing, spectra
-from tinytrain.roc import auc
+from tinytrain.learn.roc import auc
 
 PITS = (0.5, 1.0, 1.5, 2.0, 3.0)  # an impact's first swing over the healthy root mean square
 TRAIN, TEST = 800, 300  # recordings of a second each; as many of each pit as of none

@@ -22,11 +22,11 @@ import numpy as np
 from tinytrain import Trainer, losses, nn, optim
 from tinytrain.bench.learn import Nets, Row
 from tinytrain.bench.machine import data_file
-from tinytrain.bleu import bleu
 from tinytrain.data.pairs import Numbers, Pair, encode, pack, read_pairs
 from tinytrain.data.vocabulary import Vocabulary
+from tinytrain.learn.bleu import bleu
+from tinytrain.learn.translate import Translator
 from tinytrain.models.text import Transformer
-from tinytrain.translate import Translator
 
 FILE = "tatoeba_eng_fra.tsv.gz"  # from tatoeba.org, CC BY 2.0 FR
 BASELINE, GOAL = 0.30, 0.40  # the French of the nearest training sentence; this task's goal

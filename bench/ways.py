@@ -14,7 +14,7 @@ import numpy as np
 from tinytrain import Trainer, adapt, models, optim, report
 from tinytrain.bench.machine import where_and_when
 from tinytrain.data.embedded import digits
-from tinytrain.learner import WAYS
+from tinytrain.learn.learner import WAYS
 from tinytrain.nn import Module
 
 SEEDS = (0, 1, 2)

@@ -13,9 +13,9 @@ import tinytrain as tt
 from tinytrain import data, models, nn, optim
 from tinytrain.cli import main
 from tinytrain.errors import BudgetError, InputError
-from tinytrain.learner import WAYS
-from tinytrain.nearest import SHARPNESS
-from tinytrain.partial import layers_of
+from tinytrain.learn.learner import WAYS
+from tinytrain.learn.nearest import SHARPNESS
+from tinytrain.learn.partial import layers_of
 
 SPARSE = {"layers": {"4": 0.5}}  # half the input channels of digits_cnn's second convolution
 

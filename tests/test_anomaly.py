@@ -8,7 +8,7 @@ import pytest
 
 from tinytrain.data.vibration import BINS, Bearing, spectra
 from tinytrain.errors import InputError
-from tinytrain.roc import auc
+from tinytrain.learn.roc import auc
 
 STEADY = Bearing(speed=0.0, drift=0.0, slip=0.0)
 

@@ -13,7 +13,7 @@ import pytest
 import tinytrain as tt
 from tinytrain import data, models, nn
 from tinytrain.errors import BudgetError, InputError
-from tinytrain.replay import Reservoir
+from tinytrain.learn.replay import Reservoir
 from tinytrain.spec import Spec
 
 

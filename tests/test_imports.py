@@ -28,16 +28,11 @@ FLOORS = """
     run spillfile
     tensor
     functions
-    nn optim prune losses check data bleu roc augment confusion
+    nn optim prune losses check data augment
     freeze
     bound progress
     checkpoint diverge recover fitting trainer compare when
-    translate
-    nearest partial samples replay
-    embed contribution
-    ways estimator
-    learner
-    adaptplan
+    learn
     cli
 """
 FLOOR = {room: k for k, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()}

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import tinytrain as tt
-from tinytrain import augment, confusion, data, losses, models, nn, optim
+from tinytrain import augment, data, losses, models, nn, optim
 from tinytrain.cli import main
 from tinytrain.errors import InputError
+from tinytrain.learn import confusion
 from tinytrain.picture import confusion_svg
 
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinytrain.bleu import bleu, tokens
 from tinytrain.data.pairs import Rows, by_length, encode, pack, pad, phrases, read_pairs
 from tinytrain.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary, plain
 from tinytrain.errors import InputError
+from tinytrain.learn.bleu import bleu, tokens
 
 TEXTS = [side for pair in phrases() for side in pair]
 LEARNED = Vocabulary.learn(TEXTS, size=300)

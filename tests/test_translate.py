@@ -10,8 +10,8 @@ from tinytrain import Trainer, losses, nn, optim
 from tinytrain.data.pairs import encode, pack, pad, phrases
 from tinytrain.data.vocabulary import BEGIN, END, PAD, Vocabulary
 from tinytrain.errors import InputError
+from tinytrain.learn.translate import Translator, _extend
 from tinytrain.models.text import AttentionGRU, Transformer
-from tinytrain.translate import Translator, _extend
 
 VOCABULARY = Vocabulary.learn([side for pair in phrases() for side in pair], size=200)
 PAIRS = encode(phrases(), VOCABULARY)

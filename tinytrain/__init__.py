@@ -27,15 +27,15 @@ from tinytrain.trainer import Trainer
 
 if TYPE_CHECKING:
     from tinytrain import augment, prune
-    from tinytrain.estimator import Classifier, Regressor
-    from tinytrain.learner import Learner, adapt
+    from tinytrain.learn.estimator import Classifier, Regressor
+    from tinytrain.learn.learner import Learner, adapt
 
 # Imported when they are first asked for: a board that only trains has better uses for a megabyte.
 _LATER = {  # and the module that holds it; no name: a module itself
-    "Classifier": "estimator",
-    "Learner": "learner",
-    "Regressor": "estimator",
-    "adapt": "learner",
+    "Classifier": "learn.estimator",
+    "Learner": "learn.learner",
+    "Regressor": "learn.estimator",
+    "adapt": "learn.learner",
     "augment": "",
     "prune": "",
 }

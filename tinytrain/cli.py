@@ -324,7 +324,8 @@ def _compare(arguments: argparse.Namespace, net: Any, optimizer: Any) -> None:
 
 def _plan_adapt(arguments: argparse.Namespace, net: Any) -> None:
     """A row for each way to adapt."""
-    from tinytrain import adaptplan, models
+    from tinytrain import models
+    from tinytrain.learn import adaptplan
 
     adaptplan.check_model(net)
     given = _settings(arguments)
@@ -598,7 +599,8 @@ def _spill_elsewhere(file: str) -> dict[str, str]:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    from tinytrain import checkpoint, confusion
+    from tinytrain import checkpoint
+    from tinytrain.learn import confusion
     from tinytrain.picture import confusion_svg
 
     measure = _eval_adapted if checkpoint.is_adapted(arguments.file) else _eval_trained
@@ -619,7 +621,7 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 def _eval_trained(arguments: argparse.Namespace, found: Any) -> tuple[dict[str, Any], Any, Any]:
     """Loss and accuracy of a trainer's file, its confusion (None without classes), their names."""
-    from tinytrain import confusion
+    from tinytrain.learn import confusion
 
     changes = {"backend": arguments.backend, **_spill_elsewhere(arguments.file)}
     trainer = _restored(arguments.file, arguments.model, changes)

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from tinytrain import budget, checkpoint
-from tinytrain.confusion import counts
 from tinytrain.errors import InputError
 from tinytrain.freeze import sample_specs
-from tinytrain.nearest import STORES
+from tinytrain.learn.confusion import counts
+from tinytrain.learn.nearest import STORES
+from tinytrain.learn.partial import TRAINED, head_of
+from tinytrain.learn.ways import Nearest, Settings, Trained, Way
 from tinytrain.nn.module import Module
 from tinytrain.number import is_number, is_whole
-from tinytrain.partial import TRAINED, head_of
 from tinytrain.plan import Plan
-from tinytrain.ways import Nearest, Settings, Trained, Way
 
 WAYS = (*STORES, *TRAINED)  # from the cheapest to the dearest
 FEW, MANY = 3, 100  # examples a class: below, a mean is better than training; above, train it all
@@ -284,7 +284,7 @@ class Learner:
 
     def confusion(self, x: Any, y: Any) -> np.ndarray:
         """Counts (classes, classes), int64: rows are labels, columns answers, as in `classes`
-        (see `tinytrain.confusion`)."""
+        (see `tinytrain.learn.confusion`)."""
         columns = self._known(self._check(x, y))
         return counts(columns, self.predict_proba(x).argmax(axis=1), len(self.classes))
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from tinytrain import budget, checkpoint, optim
 from tinytrain.errors import InputError
+from tinytrain.learn.replay import left, reservoir_of, stream
+from tinytrain.learn.samples import not_fitted, of_sklearn, to_inputs, to_labels, to_targets
 from tinytrain.nn.module import Module
-from tinytrain.replay import left, reservoir_of, stream
-from tinytrain.samples import not_fitted, of_sklearn, to_inputs, to_labels, to_targets
 from tinytrain.spec import Spec
 from tinytrain.trainer import Trainer
 

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from tinytrain import checkpoint, freeze, optim
-from tinytrain.embed import Embedder
 from tinytrain.errors import BudgetError, InputError
+from tinytrain.learn.embed import Embedder
+from tinytrain.learn.nearest import STORES, Neighbours, as_nearest_mean, beside_learned
+from tinytrain.learn.partial import LAST, choose, copy_of, head_of, with_classes
+from tinytrain.learn.replay import left, reservoir_of, stream
 from tinytrain.lower import lower
-from tinytrain.nearest import STORES, Neighbours, as_nearest_mean, beside_learned
 from tinytrain.nn.layers import Linear
 from tinytrain.nn.module import Module
-from tinytrain.partial import LAST, choose, copy_of, head_of, with_classes
 from tinytrain.plan import ALIGN, Plan, make_plan
-from tinytrain.replay import left, reservoir_of, stream
 from tinytrain.spec import Spec
 from tinytrain.trainer import Trainer
 
@@ -396,7 +396,7 @@ class Trained(Way):
 
     def contributions(self, x: np.ndarray, columns: np.ndarray) -> list[Any]:
         """What each layer would bring for its bytes, by these examples."""
-        from tinytrain.contribution import contributions
+        from tinytrain.learn.contribution import contributions
 
         head = Trained(self.pretrained, "head", replace(self.settings, ram=None), self.samples, [])
         head.columns, head.unset = list(self.columns), set(self.unset)
@@ -414,7 +414,7 @@ class Trained(Way):
 
     def _best_layers(self, x: np.ndarray, columns: np.ndarray) -> dict[str, float]:
         """Those with the best contribution for their bytes that fit."""
-        from tinytrain.contribution import choose_layers
+        from tinytrain.learn.contribution import choose_layers
 
         found = self.contributions(x, columns)
         fits = None if self.settings.ram is None else self.easily

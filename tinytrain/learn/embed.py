@@ -10,9 +10,9 @@ import numpy as np
 from tinytrain import data
 from tinytrain.bound import Bound
 from tinytrain.freeze import Frozen, freeze
+from tinytrain.learn.partial import Embedding, embedding_value, has_embed
 from tinytrain.lower import lower
 from tinytrain.nn.module import Module, Parameter
-from tinytrain.partial import Embedding, embedding_value, has_embed
 from tinytrain.plan import Plan, make_plan
 from tinytrain.run import Executor, choose_backend, new_arena
 from tinytrain.spec import Spec

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from tinytrain.errors import BudgetError, InputError
-from tinytrain.learner import WAYS, adapt
-from tinytrain.nearest import STORES
+from tinytrain.learn.learner import WAYS, adapt
+from tinytrain.learn.nearest import STORES
+from tinytrain.learn.partial import LAST, layers_of
 from tinytrain.nn.module import Module
-from tinytrain.partial import LAST, layers_of
 from tinytrain.report import table
 
 CLASSES, EXAMPLES = 10, 5  # where the network or the user says nothing: classes, examples of each

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from tinytrain import losses
+from tinytrain.learn.partial import channels_of, layers_of
 from tinytrain.nn.module import Module
-from tinytrain.partial import channels_of, layers_of
 from tinytrain.tensor import Tensor
 
 SHARES = (0.25, 0.5, 1.0)  # of a layer's input channels, that are thought of
