@@ -82,7 +82,9 @@ def test_lines_are_a_small_share_of_what_they_spare():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("k, m, n", [(7, 100, 300), (3, 5, 2), (64, 1030, 10), (2, 9, 5000)])
+@pytest.mark.parametrize(
+    "k, m, n", [(7, 100, 300), (3, 5, 2), (64, 1030, 10), (2, 9, 5000), (300, 40, 600)]
+)
 def test_a_dense_update_without_its_gradient_has_the_same_bits(backend, k, m, n):
     rng, lr = np.random.default_rng(0), np.array(0.1, np.float32)
     a, g, p = normal(rng, k, m), normal(rng, k, n), normal(rng, m, n)

@@ -258,9 +258,10 @@ static void gather(float *block, tt_ix broad, const float *b, tt_ix b_ki, tt_ix 
         tt_turn(block, broad, b, b_ko, n, deep);
 }
 
+enum { DEEP = 64 * 4, ROOM = DEEP * LANES }; /* rows of a vector that a block has, and its floats */
+
 /* A block of b at a time is brought together in a buffer: broad for few rows of a, else deep. */
 void tt_across(const tt_product *q) {
-    enum { ROOM = 64 * 4 * LANES };
     float block[ROOM];
     const tt_ix broad = q->m <= FEW ? THIN * LANES : LANES, deep = ROOM / broad;
     tt_product part = *q;
@@ -283,10 +284,11 @@ void tt_across(const tt_product *q) {
     }
 }
 
-/* Rows of b that lie pages apart are brought together where many rows of a use them. */
+/* Rows of b that lie pages apart are brought together where many rows of a use them. Not where a sum
+   of several blocks would wait in place of the weights that it is to be taken from. */
 void tt_gemm(const tt_product *q) {
     enum { FAR = 512, MANY = 32 }; /* floats between rows, and rows of a, from which that pays */
-    if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1) {
+    if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1 && (!q->weights || q->ki <= DEEP)) {
         tt_product together = *q;
         together.b_ko = 1;
         tt_across(&together);
