@@ -293,7 +293,7 @@ LOWERING = (
         "tinytrain/lower.py",
         "if y in self.masks and y not in self.memo:",
         "if y in self.masks and False:",
-        "tests/test_bitmap.py -k 'figures or keep'",
+        "tests/test_bitmap.py -k gate_with",
     ),
     Mutant(
         "tinytrain/stash/bitmap.py",
@@ -380,7 +380,7 @@ TRAINING = (
         "tinytrain/recover.py",
         "lost = not all(np.isfinite(view).all()",
         "lost = not any(np.isfinite(view).all()",
-        "tests/test_trainer.py -k bad_gradient",
+        "tests/test_trainer.py -k single_spoiled",
     ),
     Mutant(
         "tinytrain/durable.py",

@@ -1,10 +1,14 @@
 """How many seeded faults the tests notice: each of `mutants.MUTANTS` is done to a copy of the
 checkout, alone, and the tests that it names are run. It wants a checkout, git and pytest.
+
+`--only TEXT` runs those whose file, line or tests contain it ("survived", "not run yet": those of
+which the last results say so), and takes the outcome of the others from bench/results.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,7 +23,8 @@ from tinytrain.bench.mutants import MUTANTS, Mutant
 from tinytrain.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-KILLED, SURVIVED = "killed", "survived"
+RESULTS = ROOT / "bench" / "results" / "mutations.txt"
+KILLED, SURVIVED, MISSING = "killed", "survived", "not run yet"
 HEAD = ("file", "what is changed", "into", "outcome")
 SECONDS = 900
 
@@ -27,34 +32,51 @@ SECONDS = 900
 def run(
     data: str | None = None, json: bool = False, only: str | None = None, quick: bool = False
 ) -> dict[str, Any]:
-    """Do every fault (or those in files whose name contains `only`), print a table unless `json`.
-    The tests are first run without any, for those must pass; `quick`: that is known already."""
-    chosen = [m for m in MUTANTS if only is None or only in m.file]
+    """Do every fault (or those that `only` names), print a table of all unless `json`. The tests
+    are first run without any, for those must pass; `quick`: that is known already."""
+    found = {} if only is None else _former()
+    chosen = [m for m in MUTANTS if only is None or _is_named(m, only, found)]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         _copy(tree)
-        rows = []
         sound: dict[str, bool] = {}
-        for m in chosen:
+        for k, m in enumerate(chosen, 1):
             if m.tests not in sound:
                 sound[m.tests] = quick or _pass(tree, m.tests)
             if (tree / m.file).read_text(encoding="utf-8").count(m.old) != 1:
-                found = "is not there once: mend bench/mutants.py"
+                outcome = "is not there once: mend bench/mutants.py"
             else:
-                found = _try(tree, m) if sound[m.tests] else "its tests fail without it"
-            rows.append((m, found))
-            print(f"{len(rows)}/{len(chosen)} {m.file}: {rows[-1][1]}", file=sys.stderr, flush=True)
-    score = sum(found == KILLED for _, found in rows)
+                outcome = _try(tree, m) if sound[m.tests] else "its tests fail without it"
+            found[_cells(m)] = outcome
+            print(f"{k}/{len(chosen)} {m.file}: {outcome}", file=sys.stderr, flush=True)
+    rows = [(m, found.get(_cells(m), MISSING)) for m in MUTANTS]
+    score = sum(outcome == KILLED for _, outcome in rows)
     if not json:
-        cells = [(m.file, _line(m.old), _line(m.new), found) for m, found in rows]
-        print(report.table(HEAD, cells))
+        print(report.table(HEAD, [(*_cells(m), outcome) for m, outcome in rows]))
         print(f"\n{score} of {len(rows)} noticed\n{where_and_when()}")
-    listed = [{**m._asdict(), "outcome": found} for m, found in rows]
+    listed = [{**m._asdict(), "outcome": outcome} for m, outcome in rows]
     return {**where_and_when(), "noticed": score, "of": len(rows), "mutants": listed}
 
 
+def _is_named(m: Mutant, only: str, former: dict[tuple[str, ...], str]) -> bool:
+    """By its file, what it changes or its tests; or by what came of it."""
+    return only == former.get(_cells(m), MISSING) or any(only in text for text in m)
+
+
+def _former() -> dict[tuple[str, ...], str]:
+    """Outcomes of the table in bench/results, by the cells of their rows."""
+    if not RESULTS.is_file():
+        return {}
+    lines = [re.split(r"  +", line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    return {(*cells[:3],): cells[3] for cells in lines if len(cells) == len(HEAD)}
+
+
+def _cells(m: Mutant) -> tuple[str, str, str]:
+    return m.file, _line(m.old), _line(m.new)
+
+
 def _line(text: str) -> str:
-    return " ".join(text.split())[:60] or "(nothing)"
+    return " ".join(text.split())[:60].rstrip() or "(nothing)"
 
 
 def _copy(tree: Path) -> None:

@@ -319,6 +319,22 @@ def test_packed_values_give_the_bits_of_keep(name, backend):
         assert run_poisoned(frozen, program, backend) == want
 
 
+def test_a_gate_with_a_mask_does_not_bring_its_value_back():
+    """Where no weights read the value, its gradient reads one bit an element, and it is free
+    behind forward."""
+    _, frozen, optimizer = recorded("lenet5", 2)
+    tape = frozen.tape
+    pooled = {n.ins[0] for n in tape.nodes if n.op == "avg_pool2d"}
+    pooled &= {n.outs[0] for n in tape.nodes if n.op in GATES}
+    policies = dict.fromkeys(pooled, "recompute")
+    plain, masked = (
+        [s.op for s in lower(tape, optimizer, Decisions(policies, masks=frozenset(masks))).steps]
+        for masks in ((), pooled)
+    )
+    assert masked.count("gate_mask") == masked.count("gate_mask_vjp") == len(pooled) == 2
+    assert plain.count("relu") - masked.count("relu") == 2  # those that run again
+
+
 def losses_of(t: tt.Trainer, batch: int) -> tuple[list[float], dict[str, bytes]]:
     """A few steps, one of them on fewer samples, and all that persists after them."""
     x, y = batch_of(t.net, batch)

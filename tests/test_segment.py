@@ -9,6 +9,7 @@ from test_budget import BACKENDS, run_poisoned
 from tinytrain import models, nn, optim
 from tinytrain.freeze import Recorder, defaults, sample_specs
 from tinytrain.lower import Decisions, lower
+from tinytrain.nn.init import uniform
 from tinytrain.plan import make_plan
 from tinytrain.segment import Segment, cut_up, may_be_cut
 
@@ -127,6 +128,27 @@ def test_what_looks_across_samples_or_rows_is_not_cut():
     drops = frozen(models.build("ds_cnn", norm="group"), 4).tape
     behind = [n.outs[0] for n in drops.nodes if n.op == "dropout"]
     assert behind and not any(may_be_cut(drops, "samples", v) for v in behind)
+
+
+class Scaled(nn.Module):
+    """Its weights are made of parameters alone, anew in each step."""
+
+    input_shape = (4,)
+
+    def __init__(self):
+        super().__init__()
+        with nn.seeded(0):
+            self.direction, self.scale = (nn.Parameter((4, 3), uniform(1.0)) for _ in "ab")
+
+    def forward(self, x):
+        return (x @ (self.direction * self.scale)).relu()
+
+
+def test_what_no_sample_goes_into_is_not_cut():
+    """Its first axis is no batch: parts of it would each be the whole."""
+    tape = frozen(Scaled(), 4).tape
+    made = [n.outs[0] for n in tape.nodes if n.op == "mul"]
+    assert made and not any(may_be_cut(tape, "samples", v) for v in made)
 
 
 def test_every_part_is_recomputed():

@@ -514,6 +514,20 @@ def test_after_a_bad_gradient_the_last_saved_state_is_there_again(tmp_path):
     assert t.steps == 0
 
 
+@pytest.mark.parametrize("which", range(4))
+def test_a_single_spoiled_parameter_is_lost_too(which, tmp_path):
+    """All others are finite: what was saved is restored nevertheless, and the parameter named."""
+    t = trainer(loss="cross_entropy")
+    x, y = toy_data()
+    t.save(str(tmp_path / "saved.npz"))
+    saved = snapshot(t)
+    name = [name for name in t.state() if not name.startswith("optimizer/")][which]
+    t.state()[name].flat[0] = np.inf
+    with pytest.raises(tt.NotFiniteError, match=f"up to {name}: the state saved in .* restored"):
+        t.step(x[:4], y[:4])
+    assert snapshot(t) == saved
+
+
 def test_without_a_guard_nothing_is_checked():
     t = trainer(guard=None)
     x, y = toy_data()
