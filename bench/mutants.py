@@ -311,7 +311,7 @@ LOWERING = (
         "tinytrain/stash/recompute_each.py",
         "    b.passes(v)\n",
         "",
-        "tests/test_solver.py tests/test_budget.py",
+        "tests/test_budget.py -k each_runs",
     ),
     Mutant(
         "tinytrain/stash/topk.py",

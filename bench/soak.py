@@ -22,7 +22,7 @@ from tinytrain.bench.machine import where_and_when
 
 CHUNKS = 8
 STEPS, PORT_STEPS, VALGRIND_STEPS = 10_000, 100_000, 2_000
-ROOMS = range(8, 33)  # MB of address space beside NumPy and the arena, tried in turn
+ROOMS = range(4, 33)  # MB of address space beside NumPy and the arena, tried in turn
 HEAD = ("what", "backend", "steps", "found", "allowed")
 LIMITED = """
 import resource, sys

@@ -8,26 +8,13 @@ its recipe, so that a checkpoint can build it again.
 if __name__ == "models":
     raise ImportError("models is a folder of tinytrain's checkout: import tinytrain.models instead")
 
+import importlib
 import inspect
 import operator
 from typing import Any
 
 from tinytrain.errors import InputError
-from tinytrain.models.audio import DSCNN, Autoencoder
-from tinytrain.models.deep import VGG16, WRN, ResNet18
 from tinytrain.models.from_file import from_file, is_file, users_errors
-from tinytrain.models.image import VGG6, DigitsCNN, LeNet5, MobileNetV2, ResNet8
-from tinytrain.models.learn import (
-    CharacterCNN,
-    ClothesCNN,
-    SpokenCNN,
-    StrokeCNN,
-    StrokeGRU,
-    SurfaceCNN,
-    WaveNet,
-)
-from tinytrain.models.mlp import MLP
-from tinytrain.models.reversible import IRevNet, RevNet
 from tinytrain.models.shipped import card, pretrained, pretrained_names
 from tinytrain.nn import Module, seeded
 from tinytrain.nn.arguments import check_sizes
@@ -46,27 +33,27 @@ __all__ = [
     "users_errors",
 ]
 
-ZOO = {
-    "mlp": MLP,
-    "lenet5": LeNet5,
-    "vgg6": VGG6,
-    "resnet8": ResNet8,
-    "ds_cnn": DSCNN,
-    "autoencoder": Autoencoder,
-    "mobilenetv2": MobileNetV2,
-    "digits_cnn": DigitsCNN,
-    "revnet": RevNet,
-    "irevnet": IRevNet,
-    "wrn": WRN,
-    "vgg16": VGG16,
-    "resnet18": ResNet18,
-    "spoken_cnn": SpokenCNN,
-    "wavenet": WaveNet,
-    "character_cnn": CharacterCNN,
-    "surface_cnn": SurfaceCNN,
-    "stroke_cnn": StrokeCNN,
-    "stroke_gru": StrokeGRU,
-    "clothes_cnn": ClothesCNN,
+ZOO = {  # the module and the class; imported when it is first asked for
+    "mlp": "mlp.MLP",
+    "lenet5": "image.LeNet5",
+    "vgg6": "image.VGG6",
+    "resnet8": "image.ResNet8",
+    "ds_cnn": "audio.DSCNN",
+    "autoencoder": "audio.Autoencoder",
+    "mobilenetv2": "image.MobileNetV2",
+    "digits_cnn": "image.DigitsCNN",
+    "revnet": "reversible.RevNet",
+    "irevnet": "reversible.IRevNet",
+    "wrn": "deep.WRN",
+    "vgg16": "deep.VGG16",
+    "resnet18": "deep.ResNet18",
+    "spoken_cnn": "learn.SpokenCNN",
+    "wavenet": "learn.WaveNet",
+    "character_cnn": "learn.CharacterCNN",
+    "surface_cnn": "learn.SurfaceCNN",
+    "stroke_cnn": "learn.StrokeCNN",
+    "stroke_gru": "learn.StrokeGRU",
+    "clothes_cnn": "learn.ClothesCNN",
 }
 FLATTENING = ("mlp", "autoencoder")  # these take samples of any shape
 
@@ -76,9 +63,15 @@ def names() -> list[str]:
     return list(ZOO)
 
 
+def _kind(name: str) -> Any:
+    """The class of a model of the zoo."""
+    place, _, kind = ZOO[name].partition(".")
+    return getattr(importlib.import_module(f"tinytrain.models.{place}"), kind)
+
+
 def takes(name: str, argument: str) -> bool:
     """Whether this model of the zoo has such an argument."""
-    return name in ZOO and argument in inspect.signature(ZOO[name]).parameters
+    return name in ZOO and argument in inspect.signature(_kind(name)).parameters
 
 
 def build(
@@ -101,7 +94,7 @@ def build(
         close = difflib.get_close_matches(str(name), ZOO, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ";"
         raise InputError(f"unknown model {name!r}{hint} there are {', '.join(ZOO)}")
-    kind = ZOO[name]
+    kind = _kind(name)
     given = {"classes": classes, "input_shape": input_shape}
     arguments = {**{k: v for k, v in given.items() if v is not None}, **options}
     known = inspect.signature(kind).parameters

@@ -6,7 +6,6 @@ Never pickled; nothing is fetched.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -46,7 +45,8 @@ def _known(name: str) -> None:
 
 def read(path: Any) -> Module:
     """The network that `save` wrote; InputError if it is not one."""
-    from pathlib import Path  # these two cost more than the rest of importing the zoo
+    import json  # these cost more than the rest of importing the zoo
+    from pathlib import Path
 
     from tinytrain.data.npz import read_members
     from tinytrain.models import from_recipe
@@ -67,6 +67,8 @@ def read(path: Any) -> Module:
 def save(net: Module, path: Any, classes: Any = None) -> None:
     """Write a network of the zoo: its recipe, its parameters and running statistics as float32,
     and the names of its classes."""
+    import json
+
     if net.recipe is None:
         raise InputError("only networks of the zoo have a recipe to be made again by")
     recipe = {**net.recipe, **({} if classes is None else {"labels": list(classes)})}

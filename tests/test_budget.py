@@ -4,6 +4,7 @@ gradient, and what was chosen fits, runs, and is what the high water measures.""
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -100,6 +101,19 @@ def test_any_decisions_give_the_bits_of_keep(name, backend):
         masks = frozenset(v for v in gates if rng.random() < 0.5)
         program = lower(tape, optimizer, Decisions(policies, orders, masks))
         assert run_poisoned(frozen, program, backend) == want
+
+
+def test_recompute_each_runs_again_for_every_reader():
+    """Recompute once for all of them: what is brought back lives from the first to the last."""
+    _, frozen, optimizer = recorded("resnet8", 2)
+    tape = frozen.tape
+    readers = Counter(n.ins[0] for n in tape.nodes if n.op == "conv2d")
+    forks = [v for v, count in readers.items() if count == 2 and v not in tape.leaves]
+    assert len(forks) == 2  # ReLUs, read by two weight gradients and by their own
+    for policy, times in (("recompute", 1), ("recompute_each", 3)):
+        program = lower(tape, optimizer, Decisions(dict.fromkeys(forks, policy)))
+        again = Counter(program.stands_for.values())
+        assert all(again[v] == times for v in forks), policy
 
 
 def test_live_bytes_are_counted_alike():

@@ -242,7 +242,7 @@ def test_digits():
 
 
 def test_digits_are_a_small_file_with_its_licence():
-    file = ROOT / "tinytrain" / "data" / "digits.npz"
+    file = ROOT / "tinytrain" / "data" / "digits.zlib"
     assert file.stat().st_size <= 60 * 1024
     assert "CC BY 4.0" in file.with_suffix(".txt").read_text(encoding="utf-8")
 

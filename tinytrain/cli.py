@@ -7,15 +7,14 @@ does not fit; an error is one line, never a traceback.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib
 import inspect
 import os
 import sys
-import tempfile
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 from tinytrain.errors import BudgetError, InputError, TinytrainError
@@ -61,7 +60,22 @@ def _warn(message: Any) -> None:
     print(f"tinytrain: warning: {message}", file=sys.stderr)
 
 
+class _Help(argparse.HelpFormatter):
+    """As wide as the terminal. argparse asks shutil, and with it loads bz2 and lzma: a board has
+    better uses for half a megabyte."""
+
+    def __init__(self, prog: str):
+        try:
+            width = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+        except (OSError, ValueError):
+            width = 80
+        super().__init__(prog, width=width - 2)
+
+
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **given: Any):
+        super().__init__(**{"formatter_class": _Help, **given})
+
     def error(self, message: str) -> Any:
         """One line and status 2, as every other error."""
         self.exit(2, f"tinytrain: error: {message}; see {self.prog} --help\n")
@@ -277,6 +291,11 @@ def _emit(arguments: argparse.Namespace, result: dict[str, Any], text: str) -> N
     print(as_json(result) if arguments.json else text)
 
 
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _plan(arguments: argparse.Namespace) -> None:
     import tinytrain as tt
     from tinytrain.report import plan_figures
@@ -317,7 +336,7 @@ def _compare(arguments: argparse.Namespace, net: Any, optimizer: Any) -> None:
         rows = found.all(quiet=arguments.json)
     title = f"{arguments.model}, batch {found.keep.batch}, {optimizer}"
     if arguments.svg:
-        Path(arguments.svg).write_text(bars_svg(title, rows), encoding="utf-8")
+        _write(arguments.svg, bars_svg(title, rows))
     report = {"model": arguments.model, "batch": found.keep.batch, "rows": rows}
     _emit(arguments, report, f"{title}\n\n{as_table(rows)}")
 
@@ -429,7 +448,8 @@ def _train(arguments: argparse.Namespace) -> None:
     result = trainer.evaluate(found.x, y)
     if arguments.save:
         trainer.save(arguments.save)
-        Path(_paused(arguments)).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(_paused(arguments))
     report = {
         "train_loss": losses[-1] if losses else result["loss"],
         "train_accuracy": result.get("accuracy"),
@@ -480,10 +500,10 @@ def _watch(trainer: Any, arguments: argparse.Namespace) -> Any:
 
 def _check_place(path: str) -> None:
     """InputError where a file could not be written, before hours of training."""
-    folder = Path(path).resolve().parent
-    if Path(path).is_dir():
+    folder = os.path.dirname(os.path.realpath(path))
+    if os.path.isdir(path):
         raise InputError(f"--save {path}: this is a folder; name a file in it")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"--save {path}: the folder does not exist; make it first")
     if not os.access(folder, os.W_OK):
         raise InputError(f"--save {path}: the folder cannot be written to; choose another")
@@ -526,7 +546,7 @@ def _restored(path: str, model: str | None, changes: dict[str, Any]) -> Any:
         raise InputError(f"{path}: holds a network of your own; give file.py:function as --model")
     if not models.is_file(name) and name != held:
         raise InputError(f"{path}: holds {held}, not {name}; name the model that it was saved from")
-    if model is None and models.is_file(name) and not Path(name.rpartition(":")[0]).is_file():
+    if model is None and models.is_file(name) and not os.path.isfile(name.rpartition(":")[0]):
         raise InputError(f"{path}: {name} made its network, but is not here; give it as --model")
     net = models.from_file(name) if models.is_file(name) else None
     with models.users_errors(name):
@@ -595,6 +615,8 @@ def _spill_elsewhere(file: str) -> dict[str, str]:
 
     if not checkpoint.setting_of(file, "spill"):
         return {}
+    import tempfile  # which takes a megabyte
+
     return {"spill": os.path.join(tempfile.gettempdir(), f"tinytrain-{os.getpid()}.spill")}
 
 
@@ -615,7 +637,7 @@ def _eval(arguments: argparse.Namespace) -> None:
         if counted is None:
             raise InputError("--svg: this network tells no classes apart; there is nothing to draw")
         title = f"{arguments.file}: {_words(result)}"
-        Path(arguments.svg).write_text(confusion_svg(title, counted, names), encoding="utf-8")
+        _write(arguments.svg, confusion_svg(title, counted, names))
     _emit(arguments, report, text)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinytrain import budget, checkpoint, data, diverge, fitting, losses
+from tinytrain import budget, data, fitting, losses
 from tinytrain.bound import Bound, densities, is_finite
 from tinytrain.errors import CapacityError, InputError, NotFiniteError, SpillError
 from tinytrain.freeze import (
@@ -28,7 +28,6 @@ from tinytrain.freeze import (
 from tinytrain.lower import lower
 from tinytrain.nn.module import Module, Parameter
 from tinytrain.plan import Plan, make_plan, smaller_plan
-from tinytrain.recover import go_back, recover
 from tinytrain.run import Executor, choose_backend, new_arena, not_finite
 from tinytrain.steps import Program
 
@@ -255,9 +254,13 @@ class Trainer:
                 self._spill.make_room()
             loss = cut[0][2].measured(lambda: self._step(xs, ys, cut))
         except NotFiniteError as error:
+            from tinytrain.recover import recover  # what a good run never needs
+
             recover(self, error, self._added)
             raise
         except SpillError as error:
+            from tinytrain.recover import go_back
+
             done = self._spill is not None and self._spill.changed
             what = go_back(self) if done else "nothing was updated"
             raise SpillError(f"{error}; {what}") from error
@@ -334,6 +337,8 @@ class Trainer:
         try:
             bound.run(first, last)
         except NotFiniteError as error:
+            from tinytrain import diverge
+
             bound.fill(*part)  # forward may have written over it
             error.made_in(diverge.layer_of(bound, error.what))
             raise
@@ -382,6 +387,8 @@ class Trainer:
                 raise InputError("patience and on_divergence: both go back; ask for one of them")
             return run.until(epochs, on_step, validation, patience)
         if on_divergence is not None:
+            from tinytrain import diverge
+
             return diverge.fit(self, on_divergence, epochs, run.one, on_step, (xs, ys))
         return [run.one(on_step) for _ in range(epochs)]
 
@@ -493,6 +500,8 @@ class Trainer:
     def save(self, path: str) -> None:
         """Weights, optimizer state, generator and position to one `.npz`; whole or not at all. What
         lay there before stays beside it as `.previous`, should the disk damage the new one."""
+        from tinytrain import checkpoint
+
         checkpoint.save(self, path)
         self._saved = path
 
@@ -518,6 +527,8 @@ class Trainer:
         """The trainer that `save` wrote; it goes on bit for bit. A network that is not from the
         zoo is given as `net`; `changes` replace arguments of Trainer (ram, backend, loss). The
         backend is the one that was asked for, or "auto" where that is missing."""
+        from tinytrain import checkpoint
+
         trainer = checkpoint.restore(Trainer, path, net, changes)
         trainer._saved = path
         return trainer

@@ -184,9 +184,15 @@ def _number_of(classes: int | Sequence[str] | None) -> int | None:
     return int(classes) if isinstance(classes, (int, np.integer)) else len(classes)
 
 
+def _distinct(y: Array) -> Array:
+    """np.unique, which loads numpy.ma: another megabyte."""
+    ordered = np.sort(y)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])]
+
+
 def _warn_of_empty_classes(y: Array, classes: int | Sequence[str] | None, where: str) -> None:
     """Without `classes`, the largest label says how many there are."""
-    present = np.unique(y)
+    present = _distinct(y)
     number = _number_of(classes)
     if number is None:
         number = int(present[-1]) + 1
