@@ -416,10 +416,10 @@ TRAINING = (
         "tests/test_data.py -k 'order or every_sample'",
     ),
     Mutant(
-        "tinytrain/data/npz.py",
+        "tinytrain/data/idx.py",
         "    at_end(stream, where)\n",
         "",
-        "tests/test_data.py tests/test_checkpoint.py -k 'bad or flipped'",
+        "tests/test_data.py -k 'idx or gzip'",
     ),
     Mutant(
         "tinytrain/data/idx.py",

@@ -12,7 +12,7 @@ import pytest
 from test_trainer import root_loss, snapshot, toy, toy_data, trainer
 
 import tinytrain as tt
-from tinytrain import data, diverge, models, nn, optim
+from tinytrain import data, diverge, models, nn, optim, run
 
 
 def digits(rate: float, momentum: float = 0.0, **more) -> tt.Trainer:
@@ -53,6 +53,28 @@ def test_the_layer_is_named_and_nothing_changes(place, told, more):
     with pytest.raises(tt.NotFiniteError, match=f"first made by {told}; nothing was up") as caught:
         t.step(np.full((4, 5), 2.0), np.zeros((4, 3)))
     assert snapshot(t) == before and caught.value.layer
+
+
+@pytest.mark.parametrize("backend", ["numpy", "c"])
+@pytest.mark.parametrize("what", ["the network's output", "a gradient"])
+def test_the_layer_is_named_where_values_are_spilled(what, backend, tmp_path):
+    """They are written again, and fetched again for the gradient."""
+    if run.at_hand(backend) != backend:
+        pytest.skip("a C compiler is missing")
+    more = {"policy": "spill", "spill": tmp_path / "spilled", "guard": "step", "backend": backend}
+    more["loss"] = root_loss if what == "a gradient" else "cross_entropy"
+    t = tt.Trainer(models.build("lenet5"), batch=4, **more)
+    assert any(s.op == "fetch" for s in t.plan.program.steps)
+    told = "sqrt_vjp behind layer"
+    if what != "a gradient":
+        name, weight = next((n, p.data) for n, p in t.net.named_parameters() if p.data.ndim == 2)
+        weight[...] = 3e38
+        told = f"matmul in layer {name.rpartition('.')[0]} "
+    before = snapshot(t)
+    with pytest.raises(tt.NotFiniteError, match=f"^{what} is NaN .* first made by {told}"):
+        t.step(np.ones((4, 28, 28, 1), np.float32), np.zeros(4, np.int32))
+    assert snapshot(t) == before
+    t.close()
 
 
 def test_a_bad_gradient_is_named():

@@ -344,6 +344,17 @@ def test_a_state_of_the_c99_port_goes_on_here(tmp_path: Path) -> None:
     assert abs(losses[0] - losses[1]) < 1e-5
 
 
+def test_a_save_lies_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch) -> None:
+    trainer, _, _ = scripts.made("slices")
+    trainer.export("micropython", str(tmp_path))
+    model, done = tinytrain_mp.load(str(tmp_path / "plan.tt")), []
+    rename = os.rename
+    monkeypatch.setattr(os, "sync", lambda: done.append("sync"), raising=False)
+    monkeypatch.setattr(os, "rename", lambda *names: done.append("rename") or rename(*names))
+    model.save(str(tmp_path / "state"))
+    assert done == ["sync", "rename", "sync"]
+
+
 # ------------------------------------------------------------------------- what is refused
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import fields, replace
 
 import pytest
@@ -88,6 +90,24 @@ def test_what_is_not_a_whole_plan_is_refused(change, named, tmp_path):
     with pytest.raises(tt.InputError, match=named) as caught:
         tt.Plan.load(str(path))
     assert str(path) in str(caught.value)
+
+
+def test_a_plan_is_synced_and_one_that_cannot_be_written_changes_nothing(tmp_path, monkeypatch):
+    path, plan, synced = tmp_path / "plan.json", tt.plan(models.build("digits_cnn"), batch=2), []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(fsync(handle)))
+    plan.save(str(path))
+    assert len(synced) == 2  # the file, and the folder that has its name
+    held = path.read_text()
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(tt.InputError, match=r"plan\.json: cannot be written \(No space"):
+        plan.save(str(path))
+    assert path.read_text() == held
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_a_file_that_is_no_plan_is_named(tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 from tinytrain import checkpoint, durable, optim
 from tinytrain.bound import Bound
 from tinytrain.errors import InputError, NotFiniteError, TinytrainError
-from tinytrain.steps import Step
+from tinytrain.steps import Program
 
 if TYPE_CHECKING:
     from tinytrain.trainer import Trainer
@@ -35,29 +35,18 @@ SAMPLES = 64  # of the data, on which the loss before training is measured
 
 def layer_of(bound: Bound, what: str) -> str:
     """Which layer made the first NaN or infinity of a slice whose inputs are loaded, as words, or
-    "". Forward (for a gradient, backward too) runs again in the same arena, step by step, up to
-    where it was stopped: nothing that persists is written there."""
-    executor, program = bound.executor, bound.plan.program
-    begin = executor.body[0]
-    stops = [at for at, flags in program.marks if what in [name for _, name in flags]]
-    if what in ("the input", "a label") or not stops or executor.spill is not None:
-        return ""
-    for k in range(begin, max(stops)):
-        step = program.steps[k]
-        if executor._lasts(k) or step.op.startswith("check_"):
-            continue
-        with np.errstate(all="ignore"):
-            for call, args in executor._calls[k]:
-                call(*args)
-        made = [executor.view(v) for v in step.outs if v is not None]
-        if not all(np.isfinite(a).all() for a in made if a.dtype.kind == "f"):
-            return _words(bound, k, step)
-    return ""
-
-
-def _words(bound: Bound, k: int, step: Step) -> str:
-    """The op, and the layer by the parameters that it or the last step before it reads."""
+    "". Forward (for a gradient, backward too) runs again, up to where it was stopped."""
     program = bound.plan.program
+    stops = [at for at, flags in program.marks if what in [name for _, name in flags]]
+    if what in ("the input", "a label") or not stops:
+        return ""
+    k = bound.executor.first_bad_step(max(stops))
+    return "" if k is None else _words(program, k)
+
+
+def _words(program: Program, k: int) -> str:
+    """The op, and the layer by the parameters that it or the last step before it reads."""
+    op = program.steps[k].op
     for near in range(k, -1, -1):
         roots = [program.root(v) for v in program.steps[near].reads()]
         names = [program.leaves[v].name for v in roots if v in program.leaves]
@@ -66,8 +55,8 @@ def _words(bound: Bound, k: int, step: Step) -> str:
         if named:
             layer = named[0].rpartition(".")[0] or named[0]
             where = "in" if near == k else "behind"
-            return f"{step.op} {where} layer {layer} ({named[0]})"
-    return step.op
+            return f"{op} {where} layer {layer} ({named[0]})"
+    return op
 
 
 def spoiled(trainer: Trainer) -> str:

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, fields
 from typing import Any
 
+from tinytrain import durable
 from tinytrain.errors import InputError
 from tinytrain.lifetime import Buffer
 from tinytrain.lower import Decisions
@@ -134,11 +135,9 @@ def _tuples(value: Any) -> Any:
 
 
 def save(plan: Plan, path: str | os.PathLike[str]) -> None:
-    """Write the plan, whole or not at all."""
-    aside = f"{os.fspath(path)}.{os.getpid()}.part"
-    with open(aside, "w", encoding="utf-8") as file:
-        json.dump(to_dict(plan), file)
-    os.replace(aside, path)
+    """Write the plan, whole or not at all; InputError if it cannot be."""
+    text = json.dumps(to_dict(plan)).encode()
+    durable.write(os.fspath(path), lambda file: file.write(text), keep=False)
 
 
 def load(path: str | os.PathLike[str]) -> Plan:

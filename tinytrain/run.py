@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinytrain.errors import CapacityError, InputError, NotFiniteError
+from tinytrain.errors import CapacityError, InputError, NotFiniteError, SpillError
 from tinytrain.lifetime import STORED
 from tinytrain.op import OPS
 from tinytrain.plan import Plan
@@ -376,6 +376,29 @@ class Executor:
             self._run(calls)
         finally:
             self.spill.settle()
+
+    def first_bad_step(self, end: int) -> int | None:
+        """The first step in front of `end` that makes a NaN or an infinity, of a slice whose inputs
+        are loaded: its body runs again in the same arena, step by step, but for what persists and
+        for flags. None if all is finite, or a spilled value cannot be had."""
+        program = self.plan.program
+        try:
+            for k in range(self.body[0], end):
+                step = program.steps[k]
+                if self._lasts(k) or step.op.startswith("check_"):
+                    continue
+                self._run(self._calls[k])
+                if step.op in TRANSFERS:  # on its way, and it was looked at when it was made
+                    continue
+                made = [self.view(v) for v in step.outs if v is not None]
+                if not all(np.isfinite(a).all() for a in made if a.dtype.kind == "f"):
+                    return k
+        except SpillError:
+            pass
+        finally:
+            if self.spill is not None:
+                self.spill.settle()
+        return None
 
     def _run(self, calls: list[Call]) -> None:
         if len(calls) == 1 and hasattr(calls[0][0], "stops"):  # one walk: NumPy has no part in it

@@ -153,10 +153,13 @@ class Model:
         not at all, or to a stream."""
         if not isinstance(file, str):
             return self._save(file)
-        from os import rename
+        import os
 
+        sync = getattr(os, "sync", int)  # not every port has one, nor a cache that wants it
         _opened(file + ".part", "wb", self._save)
-        rename(file + ".part", file)
+        sync()  # first the bytes, then the name
+        os.rename(file + ".part", file)
+        sync()
 
     def _save(self, file):
         words = [self.seed, self.steps, self.slice, self.begun, self.overflows, self.lr]
