@@ -130,7 +130,7 @@ def test_wheel_holds_every_file_of_the_packages(wheel: Path, checkout_files: lis
 
 
 def test_wheel_holds_the_demo_data(wheel: Path) -> None:
-    assert [n for n in names(wheel) if re.fullmatch(r"tinytrain/data/\w+\.npz", n)]
+    assert [n for n in names(wheel) if re.fullmatch(r"tinytrain/data/\w+\.zlib", n)]
 
 
 def test_wheel_metadata(wheel: Path) -> None:
