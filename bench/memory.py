@@ -23,6 +23,7 @@ from tinytrain.errors import InputError
 from tinytrain.freeze import Recorder, defaults, sample_specs
 from tinytrain.plan import Plan
 
+CLOSER = 5  # budgets in which less and less is kept
 HALVINGS = 3  # of the range in which the least arena within the extra work is looked for
 NEAR = 0.02  # of the goal: so close that halving stops
 FLAT = 0.01  # most growth of RevNet's bytes with depth
@@ -87,6 +88,8 @@ def _row(case: Case, quick: bool) -> dict[str, Any]:
         "extra_macs_ratio": extra,
         "met": None if goal is None else _met(nominal, extra, goal, case),
         "at_goal": at_goal,
+        "policies": made.policies if made else {},
+        "least_bytes": held.persistent + keep.breakdown()["io"],
         "planning_seconds": found.seconds,
         **(_ratios(case, keep, made) if case.name.startswith("wrn") and made else {}),
         **(executed(case, made) if made and case.execute and not quick else {}),
@@ -162,8 +165,10 @@ class Attempts:
         if case.policy != "auto":  # it says what it needs, and gets a budget where that is too much
             made = self.plan()
             enough = goal is None or bytes_of(made).nominal(case.measure) <= goal
-            if enough or case.policy == "keep" or case.measure == "kept":
+            if enough or case.policy == "keep":
                 return made, ""
+            if case.measure == "kept":
+                return self._kept(made, goal)
         assert goal is not None
         ram = goal
         if case.measure == "beside":
@@ -172,15 +177,35 @@ class Attempts:
         try:
             made = self.plan(ram=ram)
         except BudgetError as error:
-            return self._beyond(error.smallest, keep, f"needs {error.smallest:,} bytes of arena")
+            return self._beyond(
+                error.smallest, keep, f"the goal's budget needs {error.smallest:,} bytes of arena"
+            )
         if case.extra is None or made.extra_macs_ratio <= case.extra:
             return made, ""
-        return self._beyond(ram, keep, f"costs +{100 * made.extra_macs_ratio:.1f} %")
+        return self._beyond(
+            ram, keep, f"the goal's budget costs +{100 * made.extra_macs_ratio:.1f} %"
+        )
+
+    def _kept(self, made: Plan, goal: int) -> tuple[Plan, str]:
+        """Under budgets that leave less and less room beside what may be kept."""
+        found = bytes_of(made)
+        over = found.nominal("kept") - goal
+        alone, ram = f"the policy alone keeps {found.nominal('kept'):,} bytes", found.arena
+        for _ in range(CLOSER):
+            ram -= over
+            try:
+                tried = self.plan(ram=ram)
+            except BudgetError:
+                break
+            over = bytes_of(tried).nominal("kept") - goal
+            if over <= 0:
+                return tried, alone
+        return made, ""
 
     def _beyond(self, low: int, keep: Bytes, at_goal: str) -> tuple[Plan | None, str]:
         """The smallest plan found within the extra work, above `low`, where that is too little."""
         if self.case.policy != "auto":
-            return self.plan(), at_goal
+            return self.plan(ram=low), at_goal
         best, step = self._within(low), NEAR
         if best is not None:
             return best, at_goal
@@ -273,11 +298,16 @@ def _notes(r: dict[str, Any]) -> list[str]:
     """Lines below the table about one row."""
     notes = []
     if r["at_goal"]:
-        notes.append(f"the goal's budget {r['at_goal']}")
+        notes.append(r["at_goal"])
+    if r["met"] is False and r["measure"] == "arena":
+        notes.append(f"what persists, a batch and its flags alone are {r['least_bytes']:,} bytes")
     if r.get("margin_bytes"):
         notes.append(f"a margin of {r['margin_bytes']:,} bytes comes on top")
     if r["measure"] == "kept" and r["ours_bytes"] is not None:
-        notes.append(f"{100 * (1 - r['ours_bytes'] / r['keep_bytes']):.1f} % less than keep")
+        notes.append(
+            f"{100 * (1 - r['ours_bytes'] / r['keep_bytes']):.1f} % less than keep: "
+            + ", ".join(f"{n} {policy}" for policy, n in r["policies"].items() if n)
+        )
     if "time_ratio" in r:
         again = f", {r['overflows']} slices run again" if r["overflows"] else ""
         density = r["time_density"]

@@ -161,6 +161,17 @@ def _max_pool2d_vjp(dx, g, index, size, kernel_size, stride, padding, acc):
     return [*words, 4 if wide else 1, bool(acc)]
 
 
+@_rule("index_pack", 1)
+def _index_pack(y, index, bits):
+    """numbers, bits of each."""
+    return [index.size, bits]
+
+
+@_rule("index_unpack", 2)
+def _index_unpack(index, y, shape, bits):
+    return [index.size, bits]
+
+
 @_rule("avg_pool2d", 3)
 def _avg_pool2d(y, x, kernel_size, stride, padding):
     """the window's words, 1 / taps."""

@@ -33,7 +33,10 @@ _FILES = {
         "group_norm_vjp_x",
     ),
     "packed": ("bitmap_conv2d_vjp_w", "bitmap_matmul_tn"),
-    "pool": ("max_pool2d", "max_pool2d_vjp", "avg_pool2d", "avg_pool2d_vjp"),
+    "pool": (
+        *("max_pool2d", "max_pool2d_vjp", "avg_pool2d", "avg_pool2d_vjp"),
+        *("index_pack", "index_unpack"),
+    ),
     "step": (
         "cross_entropy",
         "dropout",

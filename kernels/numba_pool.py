@@ -119,3 +119,28 @@ def avg_pool2d_vjp(dx, g, size, kernel_size, stride, padding, acc):
                 for m in range(l0, l1):
                     at = address(dx) + 4 * ((corner + k * w + m) * c + channel)
                     store(load(at, n) + value, at, n)
+
+
+@njit(cache=True, error_model="numpy")
+def index_pack(y, index, bits):
+    flat, share, low = index.reshape(-1), 8 // bits, (1 << bits) - 1
+    for k in range(flat.size // share):
+        byte = 0
+        for m in range(share):
+            byte |= (flat[share * k + m] & low) << bits * m
+        y[k] = byte
+    if flat.size % share:
+        byte = 0
+        for m in range(flat.size % share):
+            byte |= (flat[flat.size // share * share + m] & low) << bits * m
+        y[y.size - 1] = byte
+
+
+@njit(cache=True, error_model="numpy")
+def index_unpack(index, y, shape, bits):
+    flat, share, low = index.reshape(-1), 8 // bits, (1 << bits) - 1
+    for k in range(flat.size // share):
+        for m in range(share):
+            flat[share * k + m] = (y[k] >> bits * m) & low
+    for k in range(flat.size // share * share, flat.size):
+        flat[k] = (y[k // share] >> bits * (k % share)) & low

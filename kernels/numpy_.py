@@ -506,6 +506,21 @@ def max_pool2d_vjp(dx, g, index, size, kernel_size, stride, padding, acc):
         dx[(slice(None), *into)] += g[(slice(None), *out)] * hit
 
 
+def index_pack(y, index, bits):
+    y[...] = 0
+    share = 8 // bits
+    for k in range(share):
+        low = index.reshape(-1)[k::share] & (1 << bits) - 1
+        y[: low.size] |= low << k * bits
+
+
+def index_unpack(index, y, shape, bits):
+    share, flat = 8 // bits, index.reshape(-1)
+    for k in range(share):
+        part = flat[k::share]
+        part[...] = y[: part.size] >> k * bits & (1 << bits) - 1
+
+
 def avg_pool2d(y, x, kernel_size, stride, padding):
     y[...] = 0
     taps = _taps(x.shape[1:3], y.shape[1:3], kernel_size, stride, padding, (1, 1))

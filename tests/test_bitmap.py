@@ -11,7 +11,7 @@ from hypothesis import given
 from test_budget import BACKENDS, SMALL, batch_of, recorded, run_poisoned
 
 import tinytrain as tt
-from tinytrain import models, run
+from tinytrain import models, nn, run
 from tinytrain.bound import densities
 from tinytrain.candidates import sparse_values
 from tinytrain.errors import CapacityError, InputError
@@ -183,6 +183,36 @@ def test_the_first_count_above_its_capacity_is_told(backend):
     counts = [np.uint32(n).reshape(()) for n in (3, 9, 9)]
     for capacities, flag in (((3, 9, 9), 0), ((3, 8, 8), 2), ((2, 9, 9), 1)):
         assert called("check_capacity", backend, *counts, capacities=capacities)[0] == flag
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 64, 1003])
+def test_an_index_comes_back_from_its_bits(backend, bits, size):
+    index = np.random.default_rng(size).integers(0, 1 << bits, (1, size), np.uint8)
+    (packed,) = called("index_pack", backend, index, bits=bits)
+    assert packed.nbytes == -(-size * bits // 8)
+    (again,) = called("index_unpack", backend, packed, shape=index.shape, bits=bits)
+    assert again.tobytes() == index.tobytes()
+
+
+@pytest.mark.parametrize("window, bits", [(2, 2), (3, 4), (4, 4), (5, 8)])
+def test_the_index_of_a_max_pool_is_kept_in_as_many_bits_as_its_window_needs(window, bits):
+    """Of a window too large for half a byte, whole."""
+    with nn.seeded(0):
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(window), nn.Flatten(), nn.Linear(144, 3)
+        )
+    net.input_shape = (6 * window, 6 * window, 3)
+    plan = tt.plan(net, batch=2, policy="bitmap", density=0.5)
+    border = plan.program.marks[0][0]
+    held = [b for b in plan.buffers if b.first < border < b.end]
+    specs = plan.program.specs
+    (index,) = [v for n in plan.program.tape.nodes if n.op == "max_pool2d" for v in n.outs[1:]]
+    packed = [v for v, of in plan.program.stands_for.items() if of == index] or [index]
+    kept = [b for b in held if any(v == packed[0] for _, v in b.values)]
+    assert [specs[packed[0]].nbytes, len(kept)] == [2 * 6 * 6 * 4 * bits // 8, 1]
+    assert plan.policies["bitmap"] == (bits < 8)
 
 
 # ------------------------------------------------------------------------- capacities

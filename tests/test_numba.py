@@ -361,6 +361,8 @@ def one_call_of_each() -> dict[str, tuple]:
         "max_pool2d": (half, index, x, *pool),
         "max_pool2d_vjp": (y, half, index, (8, 8), *pool, False),
         "avg_pool2d": (half, x, *pool),
+        "index_pack": (index.reshape(-1)[:48], index.copy(), 2),
+        "index_unpack": (index, index.reshape(-1)[:48].copy(), index.shape, 2),
         "avg_pool2d_vjp": (y, half, (8, 8), *pool, False),
         "cross_entropy": (loss, a, b, labels, None, 0.1),
         "dropout": (y, x, key, 0.5, 1),

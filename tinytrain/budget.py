@@ -270,7 +270,7 @@ class Search:
         more non-zeros than was planned. Its plan fits the same arena, or the arena grows."""
         d = plan.decisions
         solver = self.solver(plan.microbatch, d)
-        packed = [v for v, policy in d.policies.items() if policy == "bitmap"]
+        packed = [v for v in plan.decisions.densities if d.policies.get(v) == "bitmap"]
         keep = solver.trial(d.with_policy(packed, "keep"))
         assert keep is not None
         best: tuple[tuple[int, int], Plan] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinytrain.op import OPS
 from tinytrain.rewrite import GATES
-from tinytrain.stash import spill
+from tinytrain.stash import bitmap, spill
 from tinytrain.tape import Node, Tape
 
 # What makes the streams of a reversible network; the branches added to them are made again.
@@ -20,6 +20,11 @@ def sparse_values(tape: Tape) -> list[int]:
         if n.op in GATES or (passes and n.ins[0] in found):
             found[n.outs[0]] = not OPS[n.op].view
     return [v for v, owns in found.items() if owns and v != tape.loss]
+
+
+def small_indices(tape: Tape) -> frozenset[int]:
+    """Indices of max pools of which several fit into a byte."""
+    return frozenset(v for n in tape.nodes for v in n.outs[1:] if bitmap.bits_of(n, v))
 
 
 def spillable(tape: Tape) -> frozenset[int]:

@@ -88,7 +88,7 @@ class Lowering:
         self.late = self._only_for_assigns()
         self.masks: dict[int, int] = {}
         self.early: dict[int, int] = {}  # gates' bits taken in backward
-        self.packed: dict[int, tuple[int, int]] = {}  # value -> its mask and non-zeros
+        self.packed: dict[int, tuple[int, ...]] = {}  # value -> its mask and non-zeros, or its bits
         self.spilled: dict[int, int] = {}  # value -> where it is stored
         self.counts: dict[int, int] = {}  # count of non-zeros -> the capacity
         self.passing: list[int] = []

@@ -18,6 +18,7 @@ from tinytrain.stash import bitmap, spill
 from tinytrain.steps import Program, Step
 
 ALIGN = 16
+UNPACKS = ("bitmap_unpack", "index_unpack", "fetch")  # what brings back a value, not made again
 SECTOR = 512  # where a slot of the spill file may begin: a block device's unit
 KINDS = ("parameters", "optimizer", "gradients", "activations", "stash", "workspace", "io", "slack")
 KIND_OF = {
@@ -382,7 +383,7 @@ def count_policies(program: Program) -> dict[str, int]:
     counts["bitmap"] = len({copies[v] for v in copies if program.kinds[v] == "stash"} - largest)
     if largest:
         counts["topk"] = len(largest)
-    unpacked = {s.outs[0] for s in program.steps if s.op in ("bitmap_unpack", "fetch")}
+    unpacked = {s.outs[0] for s in program.steps if s.op in UNPACKS}
     counts["spill"] = len({copies[v] for v in copies if program.kinds[v] == STORED})
     counts["invert"] = len(program.inverses)
     again = {v for v in copies if program.kinds[v] == "activation"} - unpacked

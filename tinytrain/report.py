@@ -41,13 +41,13 @@ def roles(program: Program) -> dict[int, str]:
     made = {v: "recomputed" for v in program.stands_for if program.kinds[v] == "activation"}
     made.update(dict.fromkeys(program.inverses, "inverted"))
     for s in program.steps:
-        if s.op == "bitmap_unpack":
+        if s.op in ("bitmap_unpack", "index_unpack"):
             made[s.writes()[0]] = "unpacked"
         if s.op == "fetch":
             made[s.writes()[0]] = "fetched"
         if s.op == "topk_pack":
             made.update(dict.fromkeys(s.writes(), "largest"))
-        if s.op in ("bitmap_pack", "gate_mask"):
+        if s.op in ("bitmap_pack", "index_pack", "gate_mask"):
             made.update(dict.fromkeys(s.writes(), "bitmap"))
     return made
 

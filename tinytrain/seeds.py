@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from tinytrain.candidates import invertible
+from tinytrain.candidates import invertible, small_indices
 from tinytrain.errors import InputError
 from tinytrain.lower import Decisions
 from tinytrain.op import OPS
@@ -56,6 +56,7 @@ class Seeds:
         self.large = [v for v in self.values if nbytes[v] >= least]  # not statistics of a norm
         self.invertible = invertible(tape) & set(self.values)
         self.sparse = sparse  # values that a bitmap may be planned for
+        self.indices = small_indices(tape)  # values that bits hold, whatever the data
         self.spills = spills  # values that may go to the spill file
         self.orders = orders  # whether the order of a node's gradients, and so of sums, may change
         self.masks = masks  # whether signs may be kept as bits, and products be lean
@@ -158,12 +159,13 @@ class Seeds:
         return "this network"
 
     def _packed(self) -> Decisions:
-        """A bitmap for each sparse value that backward reads; where that is its own gate alone,
-        the mask."""
+        """A bitmap for each sparse value and each index that backward reads; where a value's only
+        reader is its own gate, the mask."""
         readers = self._backward_readers()
         read = [v for v in self.values if v in self.sparse and v in readers]
         masks = {v for v in read if self._op(v) in GATES and readers[v] == {self._op(v) + "_vjp"}}
-        return Decisions({v: "bitmap" for v in read if v not in masks}, masks=frozenset(masks))
+        packed = [v for v in read if v not in masks] + sorted(self.indices & readers.keys())
+        return Decisions(dict.fromkeys(packed, "bitmap"), masks=frozenset(masks))
 
     def _largest(self) -> Decisions:
         """The largest elements of each value of which backward reads no more than its sign besides

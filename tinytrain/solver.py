@@ -149,6 +149,9 @@ class Solver(Seeds):
                 alike = self.alike(v)
                 if not together or len(alike) > 1:
                     yield from self.changes(d, alike if together else [v])
+            elif v in self.indices:
+                now = d.policies.get(v, "keep")
+                yield d.with_policy([v], "keep" if now == "bitmap" else "bitmap")
             elif v in self.spills:  # an input
                 now = d.policies.get(v, "keep")
                 yield d.with_policy([v], "keep" if now == "spill" else "spill")

@@ -150,3 +150,30 @@ void tt_kernel_avg_pool2d_vjp(void *const *p, const int32_t *g) {
         if (c < s.c) share_out(dx + c, from + c, &s, factor, 1, s.c - c);
     }
 }
+
+void tt_kernel_index_pack(void *const *p, const int32_t *g) {
+    uint8_t *y = p[0];
+    const uint8_t *index = p[1];
+    unsigned bits = (unsigned)g[1], low = (1u << bits) - 1u, byte = 0u, at = 0u;
+    tt_ix i, n = g[0];
+    for (i = 0; i < n; i++) {
+        byte |= (index[i] & low) << at;
+        at = (at + bits) & 7u;
+        if (!at || i == n - 1) {
+            *y++ = (uint8_t)byte;
+            byte = 0u;
+        }
+    }
+}
+
+void tt_kernel_index_unpack(void *const *p, const int32_t *g) {
+    uint8_t *index = p[0];
+    const uint8_t *y = p[1];
+    unsigned bits = (unsigned)g[1], low = (1u << bits) - 1u, at = 0u;
+    tt_ix i, n = g[0];
+    for (i = 0; i < n; i++) {
+        index[i] = (uint8_t)(*y >> at & low);
+        at = (at + bits) & 7u;
+        if (!at) y++;
+    }
+}

@@ -62,6 +62,25 @@ register(
     drops=(1,),
 )
 register("max_pool2d_vjp", _max_pool2d_vjp, acc=True)
+
+
+def index_bits(kernel_size: tuple[int, int]) -> int | None:
+    """The bits that tell the taps of such a window apart, where several share a byte evenly."""
+    taps = kernel_size[0] * kernel_size[1]
+    return next((bits for bits in (2, 4) if taps <= 1 << bits), None)
+
+
+def _index_pack(index: Spec, bits):
+    return Spec((-(-index.size * bits // 8),), "uint8")
+
+
+def _index_unpack(packed: Spec, shape, bits):
+    return Spec(tuple(shape), "uint8")
+
+
+# The low `bits` (2 or 4) of each byte of an index, the first in a byte's lowest bits, and back.
+register("index_pack", _index_pack)
+register("index_unpack", _index_unpack)
 register(
     "avg_pool2d",
     _avg_pool2d,

@@ -2,10 +2,13 @@
 
 Source: BitTrain (Hosny et al. 2021). The room for the non-zeros is planned from a density; when
 the data has more, the flag at the forward mark rises before anything persistent has changed, and
-the slice is run again under the guaranteed plan. A value that would not shrink stays dense.
+the slice is run again under the guaranteed plan. A value that would not shrink stays dense. The
+index of a max pool is a bitmap too: a few bits tell its taps apart, whatever the data.
 """
 
 import math
+
+from tinytrain.ops.pool import index_bits
 
 MARGIN = 0.05  # of a value's elements, on top of the nominal density, for batches that differ
 
@@ -23,8 +26,22 @@ def pays(spec, density: float) -> bool:
     return -(-spec.size // 8) + itemsize * room(spec.size, density) + 4 < spec.nbytes
 
 
+def bits_of(node, v: int) -> int | None:
+    """How many bits hold each number of v, where `node` makes it as the index of a max pool."""
+    if node.op != "max_pool2d" or v == node.outs[0]:
+        return None
+    return index_bits(node.attrs["kernel_size"])
+
+
 def save(b, v: int) -> None:
-    """Pack v, if a density is known for it and it pays."""
+    """Pack v: an index, or a value for which a density is known, if it pays."""
+    bits = bits_of(b.producer[v], v)
+    if bits is not None:
+        packed = b.emit("index_pack", v, bits=bits)
+        b.program.kinds[packed] = "stash"
+        b.program.stands_for[packed] = v
+        b.packed[v] = (packed,)
+        return
     density = b.decisions.densities.get(v)
     if density is None or not pays(b.spec(v), density):
         return
@@ -42,7 +59,11 @@ def restore(b, v: int) -> int:
     if v not in b.packed:
         return v
     b.passes(v)
-    dense = b.emit("bitmap_unpack", *b.packed[v], shape=b.spec(v).shape)
+    bits = bits_of(b.producer[v], v)
+    if bits is None:
+        dense = b.emit("bitmap_unpack", *b.packed[v], shape=b.spec(v).shape)
+    else:
+        dense = b.emit("index_unpack", *b.packed[v], shape=b.spec(v).shape, bits=bits)
     b.program.kinds[dense] = "activation"
     b.program.stands_for[dense] = v
     return dense

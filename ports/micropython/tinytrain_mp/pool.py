@@ -73,6 +73,21 @@ def avg_pool2d_vjp(F, B, dx, g, *words):
     _windows(F, B, _avg_vjp, g, dx, 0, *words[:14])
 
 
+def index_pack(F, B, y, index, n, bits):
+    share = 8 // bits
+    for k in range(n):
+        at = 4 * y + k // share
+        if not k % share:
+            B[at] = 0
+        B[at] |= (B[4 * index + k] & (1 << bits) - 1) << bits * (k % share)
+
+
+def index_unpack(F, B, index, y, n, bits):
+    share = 8 // bits
+    for k in range(n):
+        B[4 * index + k] = B[4 * y + k // share] >> bits * (k % share) & (1 << bits) - 1
+
+
 def _clear(F, B, dx, words):
     if not words[14]:
         fill(F, B, dx, words[0] * words[1] * words[2] * words[3], 0.0)
@@ -83,4 +98,6 @@ KERNELS = {
     56: max_pool2d_vjp,
     57: (avg_pool2d, 13, 1),
     58: (avg_pool2d_vjp, 13, 1),
+    91: index_pack,
+    92: index_unpack,
 }
