@@ -167,7 +167,7 @@ class Attempts:
             enough = goal is None or bytes_of(made).nominal(case.measure) <= goal
             if enough or case.policy == "keep":
                 return made, ""
-            if case.measure == "kept":
+            if case.measure == "kept" and goal is not None:
                 return self._kept(made, goal)
         assert goal is not None
         ram = goal
