@@ -11,7 +11,7 @@ from tinytrain.learn.bleu import bleu
 from tinytrain.learn.translate import Translator
 from tinytrain.models.text import Transformer
 
-EPOCHS = 60
+EPOCHS, WIDTH = 60, (56, 64)
 
 
 def main(epochs: int = EPOCHS) -> tuple[float, float]:
@@ -19,12 +19,12 @@ def main(epochs: int = EPOCHS) -> tuple[float, float]:
     pairs = phrases()
     held, seen = pairs[::10], [p for k, p in enumerate(pairs) if k % 10]
     vocabulary = Vocabulary.learn((text for pair in seen for text in pair), size=400)
-    rows = pack(encode(seen, vocabulary), width=(56, 64), seed=0)
+    rows = pack(encode(seen, vocabulary), WIDTH, seed=0)
     with nn.seeded(0):
-        net = Transformer(len(vocabulary), dim=64, hidden=128, layers=1)
+        net = Transformer(vocabulary.pieces, dim=64, hidden=128, layers=1, width=WIDTH)
     schedule = optim.WarmupLR(optim.CosineLR(5e-3, epochs * len(rows.source) // 4), 20)
     loss, optimizer = losses.CrossEntropy(0.1), optim.AdamW(schedule)
-    trainer = Trainer(net, loss, optimizer, batch=4, label_spec=net.label_spec)
+    trainer = Trainer(net, loss, optimizer, batch=4)
     trainer.fit(rows.x, rows.y, epochs)
     translate = Translator(net, vocabulary, trainer, batch=16, longest=24)
     for english, french in held[:5]:

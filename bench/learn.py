@@ -20,7 +20,10 @@ from tinytrain.bench.machine import where_and_when
 from tinytrain.errors import InputError
 from tinytrain.models import shipped
 
-PARTS = ("spoken", "words", "characters", "strokes", "surfaces", "anomaly", "text", "steps")
+PARTS = (
+    *("spoken", "words", "characters", "clothes", "strokes", "surfaces", "anomaly", "text"),
+    *("attention", "steps"),
+)
 
 
 @dataclass

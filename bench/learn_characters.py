@@ -15,60 +15,78 @@ from tinytrain.bench.learn import Nets, Row
 from tinytrain.bench.machine import data_file
 from tinytrain.models import train_characters as characters
 
-SEEDS = (0,)
-EPISODES = 600  # drawn from the evaluation alphabets, of each kind
+SEEDS = (0, 1)
+COUNT = 600  # episodes of each kind, drawn from the evaluation alphabets
 VIEWS = 10  # random ones beside the drawing itself, averaged
-EPISODE_GOALS = {(5, 1): (0.415, 0.984), (5, 5): (0.629, 0.996), (20, 1): (0.226, 0.957)}
-OFFICIAL = (0.920, 0.955)  # of a Siamese net (Koch et al. 2015), and the goal
+RUNS = "official 20-way one-shot runs"
+EPISODES = {"5-way 1-shot": (5, 1), "5-way 5-shot": (5, 5), "20-way 1-shot": (20, 1)}
+GOALS = {  # baseline (a Siamese net, Koch et al. 2015; pixels' nearest neighbour), and the goal
+    RUNS: (0.920, 0.955),
+    "5-way 1-shot": (0.415, 0.984),
+    "5-way 5-shot": (0.629, 0.996),
+    "20-way 1-shot": (0.226, 0.957),
+}
 
 
 def rows(data: str | None, nets: Nets) -> list[Row]:
-    """The official runs and random episodes, with every seed."""
+    """The official runs and random episodes, with every seed, by one look and by several."""
     path = data_file(data, "omniglot28.npz")
     seen = characters.Characters(path, evaluation=False)
     unseen = characters.Characters(path, evaluation=True)
-    plain, viewed = [], []
-    scores: dict[tuple[int, int], list[float]] = {kind: [] for kind in EPISODE_GOALS}
+    drawings = unseen.drawings.reshape(-1, 28, 28, 1)
+    runs, asked = _official(path)
+    scores: dict[tuple[str, bool], list[float]] = {}
     for seed in SEEDS:
         net = nets(f"characters-{seed}", partial(characters.pretrain, seen, seed))
         predict = Trainer(net, batch=100).predict
-        plain.append(official(path, predict))
-        viewed.append(official(path, predict, np.random.default_rng([seed, 5])))
-        embedded = predict(unseen.drawings.reshape(-1, 28, 28, 1)).reshape(len(unseen), 20, -1)
-        rng = np.random.default_rng(0)
-        for ways, shots in EPISODE_GOALS:
-            each = [episode(embedded, ways, shots, rng) for _ in range(EPISODES)]
-            scores[ways, shots].append(float(np.mean(each)))
+        for viewed in (False, True):
+            rng = np.random.default_rng([seed, 5]) if viewed else None
+            found = {RUNS: answered(embed(predict, runs, rng), asked)}
+            e = embed(predict, drawings, rng).reshape(len(unseen), 20, -1)
+            draw = np.random.default_rng(0)
+            for name, (ways, shots) in EPISODES.items():
+                each = [episode(e, ways, shots, draw) for _ in range(COUNT)]
+                found[name] = float(np.mean(each))
+            for name, share in found.items():
+                scores.setdefault((name, viewed), []).append(share)
     seeds, size = ", ".join(map(str, SEEDS)), f"{net.count_parameters():,} parameters; "
     return [
-        Row("official 20-way one-shot runs", _mean(plain), *OFFICIAL, seeds, size + _each(plain)),
-        Row(f"  mean of {VIEWS} views more", _mean(viewed), None, None, seeds, _each(viewed)),
-        *(
-            Row(f"{ways}-way {shots}-shot", _mean(s), *EPISODE_GOALS[ways, shots], seeds, _each(s))
-            for (ways, shots), s in scores.items()
-        ),
+        Row(
+            f"  mean of {VIEWS} views more" if viewed else name,
+            float(np.mean(each)),
+            None if viewed else GOALS[name][0],
+            GOALS[name][1],
+            seeds,
+            ("" if viewed else size) + " ".join(f"{100 * s:.2f}" for s in each),
+        )
+        for name in GOALS
+        for viewed in (False, True)
+        for each in [scores[name, viewed]]
     ]
 
 
-def _mean(scores: list[float]) -> float:
-    return float(np.mean(scores))
+def embed(predict: Any, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Embeddings (N, size) of drawings (N, 28, 28, 1); with `rng`, each the mean of the drawing's
+    own and those of VIEWS distorted ones."""
+    e = predict(x)
+    if rng is None:
+        return e
+    return (e + sum(predict(characters.distorted(x, rng)) for _ in range(VIEWS))) / (VIEWS + 1)
 
 
-def _each(scores: list[float]) -> str:
-    return " ".join(f"{100 * s:.2f}" for s in scores)
-
-
-def official(path: Any, predict: Any, rng: np.random.Generator | None = None) -> float:
-    """The share of right answers in the 20 runs of Lake et al. 2015; with `rng`, embeddings are
-    means of VIEWS distorted drawings and the drawing itself."""
+def _official(path: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The 20 runs of Lake et al. 2015: the drawings of all examples, then of all questions; and
+    which example is the answer, (20, 20)."""
     with np.load(path) as held:
         runs = [held[name] for name in ("run_train", "run_test")]
         label, images = held["run_label"], held["images"]
     drawn = images[np.stack(runs)].astype(np.float32) / 255
-    x = ((drawn - characters.MEAN) / characters.DEVIATION).reshape(-1, 28, 28, 1)
-    e = predict(x)
-    if rng is not None:
-        e = (e + sum(predict(characters.distorted(x, rng)) for _ in range(VIEWS))) / (VIEWS + 1)
+    x = (drawn - characters.MEAN) / characters.DEVIATION
+    return x.reshape(-1, 28, 28, 1), label
+
+
+def answered(e: np.ndarray, label: np.ndarray) -> float:
+    """The share of the official questions whose nearest example is the answer."""
     examples, questions = e.reshape(2, *label.shape, -1)
     apart = ((questions[:, :, None] - examples[:, None]) ** 2).sum(3)
     return float((apart.argmin(2) == label).mean())

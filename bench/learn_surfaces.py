@@ -25,7 +25,7 @@ def rows(data: str | None, nets: Nets) -> list[Row]:
 
     def backbone() -> nn.Module:
         path = data_file(data, "cifar10_jpeg.npz")
-        return surfaces.pretrain(*surfaces.pictures(path), epochs=surfaces.ELSEWHERE_EPOCHS).net
+        return surfaces.pretrain(*surfaces.pictures(path), recipe=surfaces.ELSEWHERE).net
 
     whole = [
         surfaces.pretrain(x[train], y[train], seed).evaluate(*held)["accuracy"] for seed in SEEDS
@@ -35,10 +35,7 @@ def rows(data: str | None, nets: Nets) -> list[Row]:
     for draw in DRAWS:
         few = _few(y, train, draw)
         for name, start in (("backbone", elsewhere), ("from scratch", None)):
-            trainer = surfaces.pretrain(
-                *(x[few], y[few], draw, surfaces.FEW_EPOCHS, surfaces.FEW_BATCH),
-                *(surfaces.FEW_RATE, start),
-            )
+            trainer = surfaces.pretrain(x[few], y[few], draw, surfaces.FEW, start)
             ten[name].append(trainer.evaluate(*held)["accuracy"])
     seeds, draws = (", ".join(map(str, s)) for s in (SEEDS, DRAWS))
     count = f"{train.sum():,} train, {(~train).sum()} test; "

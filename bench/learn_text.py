@@ -12,7 +12,6 @@ import json
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from tinytrain.bench.machine import data_file
 from tinytrain.data.pairs import Numbers, Pair, encode, pack, read_pairs
 from tinytrain.data.vocabulary import Vocabulary
 from tinytrain.learn.bleu import bleu
+from tinytrain.learn.sentences import references
 from tinytrain.learn.translate import Translator
-from tinytrain.models.text import Transformer
+from tinytrain.models.text import AttentionGRU, Transformer
 
 FILE = "tatoeba_eng_fra.tsv.gz"  # from tatoeba.org, CC BY 2.0 FR
 BASELINE, GOAL = 0.30, 0.40  # the French of the nearest training sentence; this task's goal
@@ -34,6 +34,7 @@ PIECES, WIDTH = 3000, (56, 64)
 BATCH, SLICE = 16, 4  # rows of an update, about 90 pairs; of a slice, whose logits stay in cache
 EPOCHS, RATE, WARM, SMOOTHING, SEED = 4, 2.5e-3, 400, 0.1, 0
 EVERY = 500  # updates between two savings
+NETS: dict[str, Any] = {"translation": Transformer, "attention": AttentionGRU}
 BEAM, AT_ONCE, LONGEST = 4, 32, 48  # rows that are searched at a time; pieces of a sentence
 
 
@@ -59,9 +60,17 @@ def rows(data: str | None, nets: Nets) -> list[Row]:
 class Learner:
     """The training, in a folder that holds all it needs to go on."""
 
-    def __init__(self, train: Sequence[Pair], val: Sequence[Pair], folder: Path, epochs: int):
+    def __init__(
+        self,
+        train: Sequence[Pair],
+        val: Sequence[Pair],
+        folder: Path,
+        epochs: int,
+        name: str = "translation",
+    ):
         folder.mkdir(parents=True, exist_ok=True)
-        self.said, self.state = folder / "translation.json", folder / "translation.npz"
+        self.name = name
+        self.said, self.state = folder / f"{name}.json", folder / f"{name}.npz"
         self.curve: list[dict[str, float]] = []
         if self.said.is_file():
             said = json.loads(self.said.read_text(encoding="utf-8"))
@@ -76,7 +85,7 @@ class Learner:
 
     def _trainer(self) -> Trainer:
         with nn.seeded(SEED):
-            net = Transformer(len(self.vocabulary), width=WIDTH, dropout=0.0)
+            net = NETS[self.name](len(self.vocabulary), width=WIDTH, dropout=0.0)
         schedule = optim.WarmupLR(optim.CosineLR(RATE, self.end), WARM)
         optimizer = optim.AdamW(schedule, betas=(0.9, 0.98))
         if self.state.is_file():
@@ -106,7 +115,7 @@ class Learner:
             found.append(self.trainer.step(*part))
             if self.trainer.steps % EVERY == 0:
                 self._save()
-                what = f"translation: {self.trainer.steps} of {self.end} updates"
+                what = f"{self.name}: {self.trainer.steps} of {self.end} updates"
                 print(f"{what}, loss {np.mean(found[-EVERY:]):.3f}", file=sys.stderr, flush=True)
         if last == self.per_epoch:
             held = self.trainer.evaluate(self.held.x, self.held.y)["loss"]
@@ -120,10 +129,8 @@ class Learner:
 
     def bleu(self, pairs: Sequence[Pair], beam: int) -> float:
         """Of these pairs' sources, each once, against all of its targets; a share."""
-        references: defaultdict[str, list[str]] = defaultdict(list)
-        for source, target in pairs:
-            references[source].append(target)
+        wanted = references(pairs)
         translate = Translator(
             self.trainer.net, self.vocabulary, self.trainer, beam, AT_ONCE, LONGEST
         )
-        return bleu(translate(list(references)), list(references.values())) / 100
+        return bleu(translate(list(wanted)), list(wanted.values())) / 100

@@ -54,6 +54,8 @@ ZOO = {  # the module and the class; imported when it is first asked for
     "stroke_cnn": "learn.StrokeCNN",
     "stroke_gru": "learn.StrokeGRU",
     "clothes_cnn": "learn.ClothesCNN",
+    "transformer": "text.Transformer",
+    "attention_gru": "text.AttentionGRU",
 }
 FLATTENING = ("mlp", "autoencoder")  # these take samples of any shape
 
@@ -111,7 +113,8 @@ def build(
         except (InputError, TypeError) as error:
             said = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
             raise InputError(f"{name}({said}) cannot be made: {error}") from error
-    net.input_shape = arguments.get("input_shape", known["input_shape"].default)
+    if "input_shape" in known:  # the others say it themselves
+        net.input_shape = arguments.get("input_shape", known["input_shape"].default)
     net.recipe = {"name": name, "seed": seed, **arguments}
     return net
 

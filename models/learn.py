@@ -124,7 +124,9 @@ class StrokeGRU(nn.Module):
 
 
 class ClothesCNN(nn.Sequential):
-    """Fashion-MNIST below 100,000 parameters: 64,586 at 28x28x1, 10 classes."""
+    """A small backbone for grey pictures of things (Fashion-MNIST): two convolutions at each of
+    three scales, each channel's mean and maximum, a head; 73,306 parameters at 28x28x1, 10
+    classes."""
 
     loss = "cross_entropy"
 
@@ -132,16 +134,17 @@ class ClothesCNN(nn.Sequential):
         self,
         classes: int = 10,
         input_shape: tuple[int, ...] = (28, 28, 1),
-        widths: tuple[int, ...] = (32, 48, 96),
+        widths: tuple[int, ...] = (16, 32, 64),
         dropout: float = 0.2,
     ):
-        h, w, c = input_shape
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise((input_shape[2], *widths)):
+            layers += [*_block(a, b), *_block(b, b), nn.MaxPool2d(2)]
         super().__init__(
-            *_pooled_blocks(c, *widths),
-            nn.AvgPool2d(2),
-            nn.Flatten(),
+            *layers[:-1],
+            nn.GlobalAvgMaxPool2d(),
             nn.Dropout(dropout),
-            nn.Linear(h // 8 * (w // 8) * widths[-1], classes),
+            nn.Linear(2 * widths[-1], classes),
         )
 
 

@@ -6,12 +6,14 @@ that a row full of short pairs costs no padding.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from tinytrain import Spec, Tensor, nn, ops
 from tinytrain.nn.arguments import check_sizes
 
+WIDTH = (20, 24)  # places of a row, for source and target
 HIDDEN = -1e9  # added to the score of what must not be seen
 
 
@@ -38,7 +40,7 @@ class Block(nn.Module):
 class Translation(nn.Module):
     """What both networks share: one table of pieces for both languages and the output.
 
-    pieces     of the vocabulary, its special ones included.
+    pieces     the vocabulary's, which `vocabulary` then is, or how many, its special ones included.
     width      places of a row, for source and target.
     sentences  of a row at most, padding counted as one.
     """
@@ -46,10 +48,21 @@ class Translation(nn.Module):
     loss = "cross_entropy"
 
     def __init__(
-        self, pieces: int, dim: int, dropout: float, width: tuple[int, int], sentences: int
+        self,
+        pieces: int | Sequence[str],
+        dim: int,
+        dropout: float,
+        width: tuple[int, int],
+        sentences: int,
     ):
-        check_sizes(type(self).__name__, pieces=pieces, dim=dim, sentences=sentences)
-        self.table = nn.Parameter((pieces, dim), nn.init.normal(dim**-0.5))
+        self.vocabulary, count = None, pieces
+        if isinstance(pieces, list | tuple):
+            from tinytrain.data.vocabulary import Vocabulary  # only some ask for it
+
+            self.vocabulary = Vocabulary(pieces)
+            count = len(self.vocabulary)
+        check_sizes(type(self).__name__, pieces=count, dim=dim, sentences=sentences)
+        self.table = nn.Parameter((count, dim), nn.init.normal(dim**-0.5))
         self.dropout = nn.Dropout(dropout)
         self.dim = dim
         self.one_hot = Tensor(np.eye(sentences, dtype=np.float32))
@@ -73,7 +86,7 @@ class Translation(nn.Module):
         x = self.states(target, target_at, target_in, memory, source_in)
         return (last.reshape(x.shape[0], 1, -1) @ x).reshape(x.shape[0], -1) @ self.table.T
 
-    def embed(self, numbers) -> Tensor:
+    def looked_up(self, numbers) -> Tensor:
         """(N, T) -> (N, T, dim), of variance about 1."""
         return ops.embedding(self.table, numbers) * math.sqrt(self.dim)
 
@@ -91,13 +104,13 @@ class Transformer(Translation):
 
     def __init__(
         self,
-        pieces: int = 3000,
+        pieces: int | Sequence[str] = 3000,
         dim: int = 128,
         heads: int = 4,
         hidden: int = 512,
         layers: int = 2,
         dropout: float = 0.1,
-        width: tuple[int, int] = (56, 64),
+        width: tuple[int, int] = WIDTH,
         sentences: int = 16,
         places: int = 64,
     ):
@@ -126,7 +139,7 @@ class Transformer(Translation):
         return self.decoder_norm(x)
 
     def _placed(self, numbers, at) -> Tensor:
-        return self.dropout(self.embed(numbers) + ops.embedding(self.places, at))
+        return self.dropout(self.looked_up(numbers) + ops.embedding(self.places, at))
 
 
 class AttentionGRU(Translation):
@@ -136,11 +149,11 @@ class AttentionGRU(Translation):
 
     def __init__(
         self,
-        pieces: int = 3000,
+        pieces: int | Sequence[str] = 3000,
         dim: int = 128,
         heads: int = 1,
         dropout: float = 0.1,
-        width: tuple[int, int] = (56, 64),
+        width: tuple[int, int] = WIDTH,
         sentences: int = 16,
         places: int = 64,
     ):
@@ -160,7 +173,7 @@ class AttentionGRU(Translation):
 
     def _run(self, cell: nn.GRUCell, numbers, at) -> Tensor:
         """Every state of the cell (N, T, dim)."""
-        x, goes_on = self.dropout(self.embed(numbers)), ops.embedding(self.goes_on, at)
+        x, goes_on = self.dropout(self.looked_up(numbers)), ops.embedding(self.goes_on, at)
         h, seen = None, []
         for t in range(x.shape[1]):
             h = cell(x[:, t], None if h is None else h * goes_on[:, t])

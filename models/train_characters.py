@@ -9,23 +9,24 @@ Omniglot (Lake et al. 2015): omniglot28.npz holds `images` (28x28, ink 255), `cl
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinytrain import Spec, Trainer, models, nn, ops, optim
+from tinytrain import Spec, Trainer, models, nn, ops
 from tinytrain.data.affine import affine, random_affine
 from tinytrain.models import shipped
+from tinytrain.models.train import Recipe, parser
 
-EPISODES, RATE, DECAY, WARM = 3000, 3e-3, 0.01, 100
+EPISODES = 3000
 WAYS, DRAWINGS = 60, 3  # characters of an episode, and drawings of each
 TOGETHER, ALPHABETS = 20, 3  # characters of each alphabet, and alphabets, of most episodes
 WHOLE = 0.7  # share of episodes of whole alphabets, whose characters are alike
 DISTORTION = {"turn": 12, "scale": 0.15, "shear": 0.15, "shift": 0.06}
 MEAN, DEVIATION = 0.1, 0.25  # of the ink
 BACKGROUND = -MEAN / DEVIATION
+RECIPE = Recipe(epochs=1, batch=DRAWINGS * WAYS, rate=3e-3, decay=0.01, warm=30)
 
 
 class Characters:
@@ -89,13 +90,12 @@ def pretrain(
 ) -> nn.Module:
     """A CharacterCNN trained on episodes of these characters."""
     net = models.build("character_cnn", seed=seed)
-    rate = optim.WarmupLR(optim.CosineLR(RATE, episodes), WARM)
     trainer = Trainer(
         net,
         loss=one_shot_loss,
-        optimizer=optim.AdamW(lr=rate, weight_decay=DECAY),
-        batch=DRAWINGS * WAYS,
-        microbatch=DRAWINGS * WAYS,
+        optimizer=RECIPE.optimizer(episodes),
+        batch=RECIPE.batch,
+        microbatch=RECIPE.batch,
         label_spec=[Spec((DRAWINGS,), "int32"), Spec((DRAWINGS,))],
         seed=seed,
         backend=backend,
@@ -108,12 +108,8 @@ def pretrain(
 
 def main() -> None:
     """Train on the background alphabets and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="folder that holds omniglot28.npz")
-    parser.add_argument("--save", default="characters.npz")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--episodes", type=int, default=EPISODES)
-    given = parser.parse_args()
+    options = {"save": "characters.npz", "episodes": EPISODES}
+    given = parser(__doc__, "omniglot28.npz", **options).parse_args()
     path = Path(given.data) / "omniglot28.npz"
     net = pretrain(Characters(path, evaluation=False), given.seed, given.episodes)
     shipped.save(net, given.save)

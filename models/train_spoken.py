@@ -7,7 +7,6 @@ FSDD (Jackson, Souza et al.): fsdd.npz holds the recordings end to end (`audio`,
 
 from __future__ import annotations
 
-import argparse
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from tinytrain import Trainer, data, losses, models, nn, optim
+from tinytrain import Trainer, models, nn
 from tinytrain.data.sound import LogMel
 from tinytrain.models import shipped
+from tinytrain.models.train import Recipe, parser
 
-EPOCHS, BATCH, RATE, DECAY, SMOOTHING = 24, 64, 3e-3, 0.02, 0.05
-WARM = 15  # one step in so many is warm-up
+RECIPE = Recipe(epochs=48, batch=64, rate=3e-3, decay=0.02)
+MIXED = 0.5  # share of pictures that are mixed with another of the same word
 WARPS = 13  # vocal tracts of different lengths
 OTHERS, OWN = (0.82, 1.22), (0.95, 1.05)  # shortest and longest: others', and one's own
 
@@ -137,42 +137,44 @@ def _masked(logs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return logs
 
 
+def among_voices(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Some of the pictures (N, frames, bands, 1) mixed with another of the batch that has the same
+    label, which weighs up to half: voices between those that were heard."""
+    other = np.arange(len(y))
+    for label in np.unique(y):
+        same = np.flatnonzero(y == label)
+        other[same] = rng.permutation(same)
+    some = rng.random(len(y)) < MIXED
+    share = np.where(some, rng.uniform(0.0, 0.5, len(y)), 0.0).astype(np.float32)
+    mixed = x + share[:, None, None, None] * (x[other] - x)
+    return mixed - mixed.mean((1, 2), keepdims=True)
+
+
 def pretrain(
     speech: Speech,
     pick: np.ndarray,
     seed: int = 0,
-    epochs: int = EPOCHS,
     words: Sequence[int] = range(10),
+    recipe: Recipe = RECIPE,
     backend: str = "auto",
 ) -> nn.Module:
     """A SpokenCNN of these `words` (digits), trained on the utterances `pick` and no others."""
     net = models.build("spoken_cnn", classes=len(words), seed=seed)
     columns = np.searchsorted(words, speech.digit)
-    steps = epochs * (len(pick) // BATCH)
-    rate = optim.WarmupLR(optim.CosineLR(RATE, steps), steps // WARM)
-    trainer = Trainer(
-        net,
-        loss=losses.CrossEntropy(SMOOTHING),
-        optimizer=optim.AdamW(lr=rate, weight_decay=DECAY),
-        batch=BATCH,
-        seed=seed,
-        backend=backend,
-    )
     augmented, rng = Augmentation(speech), np.random.default_rng([seed, 1])
-    for epoch in range(epochs):
-        for k in data.batches(len(pick), BATCH, seed, epoch, drop_last=True):
-            trainer.step(augmented(pick[k], rng), columns[pick[k]])
+
+    def draw(k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y = columns[pick[k]]
+        return among_voices(augmented(pick[k], rng), y, rng), y
+
+    recipe(net, len(pick), draw, seed, backend)
     return net
 
 
 def main() -> None:
     """All of it: five speakers train, the sixth says how well; then the network that ships."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="folder that holds fsdd.npz")
-    parser.add_argument("--save", default="spoken_digits.npz")
-    parser.add_argument("--left-out", type=int, default=5, help="speaker (0 to 5) not trained on")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    options = {"save": "spoken_digits.npz", "left_out": 5}  # speaker (0 to 5) not trained on
+    given = parser(__doc__, "fsdd.npz", **options).parse_args()
     speech = load(Path(given.data) / "fsdd.npz")
     others = [k for k in range(len(speech.names)) if k != given.left_out]
     net = pretrain(speech, speech.pick(others), given.seed)

@@ -7,19 +7,20 @@ with an index below 80 train, the others test.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinytrain import Trainer, data, losses, models, nn, optim
+from tinytrain import Trainer, models, nn
 from tinytrain.data import strokes
+from tinytrain.models.train import Recipe, parser
 
-EPOCHS = {"stroke_cnn": 30, "stroke_gru": 60}
-RATE = {"stroke_cnn": 4e-3, "stroke_gru": 4e-3}
-BATCH, DECAY, SMOOTHING, WARM = 50, 0.02, 0.05, 15
+RECIPES = {
+    "stroke_cnn": Recipe(epochs=30, batch=50, rate=4e-3, decay=0.02),
+    "stroke_gru": Recipe(epochs=60, batch=50, rate=4e-3, decay=0.02),
+}
 FORMS = {"stroke_cnn": strokes.raster, "stroke_gru": strokes.sequence}
 
 
@@ -36,32 +37,21 @@ def pretrain(
     points: np.ndarray, label: np.ndarray, kind: str, seed: int = 0, backend: str = "auto"
 ) -> Trainer:
     """The trainer of a network of this kind after all epochs."""
-    steps = EPOCHS[kind] * (len(points) // BATCH)
     form = FORMS[kind]
     net: nn.Module = models.build(kind, input_shape=form(points[:1]).shape[1:], seed=seed)
-    rate = optim.WarmupLR(optim.CosineLR(RATE[kind], steps), steps // WARM)
-    trainer = Trainer(
-        net,
-        loss=losses.CrossEntropy(SMOOTHING),
-        optimizer=optim.AdamW(lr=rate, weight_decay=DECAY),
-        batch=BATCH,
-        seed=seed,
-        backend=backend,
-    )
     rng = np.random.default_rng([seed, 3])
-    for epoch in range(EPOCHS[kind]):
-        for pick in data.batches(len(points), BATCH, seed, epoch, drop_last=True):
-            trainer.step(form(strokes.varied(points[pick], rng)), label[pick])
-    return trainer
+
+    def draw(pick: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return form(strokes.varied(points[pick], rng)), label[pick]
+
+    return RECIPES[kind](net, len(points), draw, seed, backend)
 
 
 def main() -> None:
     """Train, and say how well it does on the drawings held out."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="folder that holds magic_wand_digits.npz")
-    parser.add_argument("--net", default="stroke_cnn", choices=sorted(FORMS))
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser(__doc__, "magic_wand_digits.npz", net="stroke_cnn").parse_args()
+    if given.net not in FORMS:
+        raise SystemExit(f"--net is one of {', '.join(FORMS)}")
     points, label, train = load(Path(given.data) / "magic_wand_digits.npz")
     trainer = pretrain(points[train], label[train], given.net, given.seed)
     found = trainer.evaluate(FORMS[given.net](points[~train]), label[~train])

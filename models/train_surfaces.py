@@ -7,19 +7,20 @@ the pictures of CIFAR-10 (Krizhevsky 2009), here grey. Neither states a licence:
 
 from __future__ import annotations
 
-import argparse
 import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinytrain import Trainer, data, losses, models, nn, optim
+from tinytrain import Trainer, models, nn
+from tinytrain.models.train import Recipe, parser
 
-EPOCHS, BATCH, RATE, DECAY, SMOOTHING, WARM = 60, 64, 4e-3, 0.05, 0.05, 15
+ALL = Recipe(epochs=60, batch=64, rate=4e-3, decay=0.05)
+ELSEWHERE = Recipe(epochs=10, batch=64, rate=4e-3, decay=0.05)  # of the backbone
+FEW = Recipe(epochs=80, batch=12, rate=3e-3, decay=0.05)  # of ten images a class
+PICTURES = 20_000  # that the backbone is trained on
 TRAINS = 0.7  # of each class, in whole groups
-ELSEWHERE, ELSEWHERE_EPOCHS = 20_000, 10  # pictures that the backbone is trained on
-FEW_EPOCHS, FEW_BATCH, FEW_RATE = 80, 12, 3e-3  # of ten images a class
 
 
 def load(path: Any, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,7 +44,7 @@ def normalised(images: np.ndarray) -> np.ndarray:
     return (x / np.maximum(x.std((1, 2), keepdims=True), 1e-3))[..., None]
 
 
-def pictures(path: Any, count: int = ELSEWHERE) -> tuple[np.ndarray, np.ndarray]:
+def pictures(path: Any, count: int = PICTURES) -> tuple[np.ndarray, np.ndarray]:
     """Grey CIFAR-10 pictures (count, 32, 32, 1) of its training part and their labels."""
     from PIL import Image
 
@@ -74,42 +75,22 @@ def pretrain(
     x: np.ndarray,
     y: np.ndarray,
     seed: int = 0,
-    epochs: int = EPOCHS,
-    batch: int = BATCH,
-    rate: float = RATE,
+    recipe: Recipe = ALL,
     backbone: nn.Module | None = None,
     backend: str = "auto",
 ) -> Trainer:
     """The trainer of a SurfaceCNN after all epochs, from `backbone`'s layers where it is given."""
-    steps = epochs * (len(x) // batch)
     net = models.build("surface_cnn", int(y.max()) + 1, input_shape=x.shape[1:], seed=seed)
     if backbone is not None:
         own, held = net.state_dict(), backbone.state_dict()
         net.load_state_dict({k: held[k] if held[k].shape == own[k].shape else own[k] for k in own})
-    trainer = Trainer(
-        net,
-        loss=losses.CrossEntropy(SMOOTHING),
-        optimizer=optim.AdamW(
-            lr=optim.WarmupLR(optim.CosineLR(rate, steps), max(steps // WARM, 1)),
-            weight_decay=DECAY,
-        ),
-        batch=batch,
-        seed=seed,
-        backend=backend,
-    )
     rng = np.random.default_rng([seed, 4])
-    for epoch in range(epochs):
-        for pick in data.batches(len(x), batch, seed, epoch, drop_last=True):
-            trainer.step(varied(x[pick], rng), y[pick])
-    return trainer
+    return recipe(net, len(x), lambda pick: (varied(x[pick], rng), y[pick]), seed, backend)
 
 
 def main() -> None:
     """Train on the training groups, and say how well it does on the others."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="folder that holds neu_det64.npz")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser(__doc__, "neu_det64.npz").parse_args()
     x, y, train = load(Path(given.data) / "neu_det64.npz")
     found = pretrain(x[train], y[train], given.seed).evaluate(x[~train], y[~train])
     print(f"{100 * found['accuracy']:.2f} % of {(~train).sum()} images of other groups")

@@ -17,7 +17,7 @@ def small(monkeypatch) -> None:
     for name, value in (("PIECES", 150), ("BATCH", 8), ("AT_ONCE", 8)):
         monkeypatch.setattr(learn_text, name, value)
     net = partial(Transformer, dim=32, hidden=32, layers=1)
-    monkeypatch.setattr(learn_text, "Transformer", net)
+    monkeypatch.setitem(learn_text.NETS, "translation", net)
 
 
 def test_training_goes_on_bit_for_bit(tmp_path) -> None:

@@ -328,7 +328,9 @@ COUNTS = {
     "surface_cnn": 50_094,
     "stroke_cnn": 39_098,
     "stroke_gru": 16_522,
-    "clothes_cnn": 64_586,
+    "clothes_cnn": 73_306,
+    "transformer": 1_310_208,
+    "attention_gru": 681_088,
 }
 
 

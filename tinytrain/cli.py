@@ -247,7 +247,7 @@ def _build(arguments: argparse.Namespace, found: Any = None) -> Any:
 
     name, shape, classes = arguments.model, _shape(arguments.input), arguments.classes
     seed = getattr(arguments, "seed", None) or 0
-    of_data = None if found is None else found.x.shape[1:]
+    of_data = found.x.shape[1:] if hasattr(found, "classes") else None
     if models.is_file(name):
         net = models.from_file(name, shape, seed)
         net.input_shape = net.input_shape or of_data
@@ -257,6 +257,8 @@ def _build(arguments: argparse.Namespace, found: Any = None) -> Any:
     if classes is None and found is not None and models.takes(name, "classes"):
         classes = _classes(found)
     options = {} if arguments.norm is None else {"norm": arguments.norm}
+    if models.takes(name, "pieces") and found is not None:
+        options["pieces"] = list(found.vocabulary.pieces)
     return models.build(name, classes=classes, input_shape=shape or of_data, seed=seed, **options)
 
 
@@ -427,10 +429,23 @@ def _read_data(path: str, part: str | None = None) -> Any:
         return data.load(path)
 
 
+def _training_data(arguments: argparse.Namespace) -> Any:
+    """What --data holds; for a network that translates, rows of its sentence pairs."""
+    from tinytrain import checkpoint, models
+
+    if not models.takes(arguments.model, "pieces"):
+        return _read_data(arguments.data, "train")
+    from tinytrain.learn import sentences
+
+    held = arguments.resume and checkpoint.read(arguments.resume)[0]["model"]
+    net = models.from_recipe(held) if held else models.build(arguments.model)
+    return sentences.read(arguments.data, "train", net)
+
+
 def _train(arguments: argparse.Namespace) -> None:
     from tinytrain.report import table
 
-    found = _read_data(arguments.data, "train")
+    found = _training_data(arguments)
     if arguments.classes is None:  # the loader has named a class without a sample
         warnings.filterwarnings("ignore", "y: no sample of class")
     if arguments.save:
@@ -621,10 +636,12 @@ def _spill_elsewhere(file: str) -> dict[str, str]:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    from tinytrain import checkpoint
+    from tinytrain import checkpoint, models
     from tinytrain.learn import confusion
     from tinytrain.picture import confusion_svg
 
+    if models.takes(checkpoint.model_of(arguments.file) or "", "pieces"):
+        return _eval_translation(arguments)
     measure = _eval_adapted if checkpoint.is_adapted(arguments.file) else _eval_trained
     found = _read_data(arguments.data, "test")
     result, counted, names = measure(arguments, found)
@@ -639,6 +656,22 @@ def _eval(arguments: argparse.Namespace) -> None:
         title = f"{arguments.file}: {_words(result)}"
         _write(arguments.svg, confusion_svg(title, counted, names))
     _emit(arguments, report, text)
+
+
+def _eval_translation(arguments: argparse.Namespace) -> None:
+    """Loss, and BLEU-4 of what the network makes of each source, against all of its targets."""
+    from tinytrain.learn import sentences
+    from tinytrain.learn.bleu import bleu
+    from tinytrain.learn.translate import Translator
+
+    trainer = _restored(arguments.file, arguments.model, {"backend": arguments.backend})
+    found = sentences.read(arguments.data, "test", trainer.net)
+    wanted = found.references()
+    translate = Translator(trainer.net, found.vocabulary, backend=trainer.backend)
+    score = bleu(translate(list(wanted)), list(wanted.values()))
+    result = {**trainer.evaluate(found.x, found.y), "bleu": score, "backend": trainer.backend}
+    text = f"{len(found):,} pairs: {_words(result)}, BLEU-4 {score:.1f}"
+    _emit(arguments, {**result, "samples": len(found)}, text)
 
 
 def _eval_trained(arguments: argparse.Namespace, found: Any) -> tuple[dict[str, Any], Any, Any]:
@@ -701,12 +734,14 @@ def _backend(arguments: argparse.Namespace) -> None:
 
 def _models(arguments: argparse.Namespace) -> None:
     from tinytrain import models
+    from tinytrain.freeze import sample_specs
     from tinytrain.report import table
 
     rows = []
     for name in models.names():
         net = models.build(name)
-        rows.append((name, "x".join(map(str, net.input_shape)), net.count_parameters()))
+        shapes = ["x".join(map(str, s.shape)) for s in sample_specs(net)]
+        rows.append((name, ", ".join(shapes), net.count_parameters()))
     listed = [{"name": n, "input_shape": s, "parameters": p} for n, s, p in rows]
     _emit(arguments, {"models": listed}, table(("model", "input", "parameters"), rows))
 

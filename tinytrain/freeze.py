@@ -149,6 +149,10 @@ class Recorder:
     label_spec: Any = None
     known: dict[int, Frozen] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.label_spec is None:
+            self.label_spec = getattr(self.net, "label_spec", None)
+
     def tape(self, n: int) -> Tape:
         """The tape alone."""
         return self(n).tape

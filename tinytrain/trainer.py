@@ -67,7 +67,8 @@ class Trainer:
                 backward; policy "spill" puts all large ones there. Made at once if the plan wants
                 it, removed by `close()` or with the trainer. SpillError when it cannot be written
                 or read: the step changed nothing, or the last saved state is restored, as it says.
-    label_spec  the Spec of one sample's label, where the loss does not say.
+    label_spec  the Spec of one sample's label (or a list), where neither the model's own
+                `label_spec` nor the loss says.
     """
 
     def __init__(
@@ -92,7 +93,6 @@ class Trainer:
         self.net, self.batch, self.seed = net, batch, int(seed)
         self.loss, self.optimizer = defaults(net, loss, optimizer)
         self.samples = sample_specs(net, input_shape)
-        self.label_spec = label_spec
         self.settings: dict[str, Any] = {
             "ram": budget.parse_bytes(ram),
             "policy": policy,
@@ -104,6 +104,7 @@ class Trainer:
         }
         self._reconstructs = compares_with_input(net, label_spec)
         self._record = Recorder(net, self.samples, self.loss, label_spec)
+        self.label_spec = self._record.label_spec
         self._added = 0  # slices of the present step that ran
         self.overflows = 0  # slices run again, for they had more non-zeros than was planned
         self.steps = 0  # updates made

@@ -76,6 +76,11 @@ class Learner:
     def __init__(self, net: Module, how: str, settings: Settings, classes: Any, examples: Any):
         self.net, self.how, self.settings = net, how, settings
         self.samples = sample_specs(net, settings.input_shape)
+        if len(self.samples) > 1:
+            raise InputError(
+                f"{type(net).__name__} reads {len(self.samples)} inputs; what adapts tells classes "
+                f"of one apart. Train it further instead"
+            )
         self._asked = how
         self._given = _labels_given(classes)
         self.classes: list[Any] = []
