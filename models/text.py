@@ -55,14 +55,14 @@ class Translation(nn.Module):
         width: tuple[int, int],
         sentences: int,
     ):
-        self.vocabulary, count = None, pieces
-        if isinstance(pieces, list | tuple):
+        self.vocabulary = None
+        if not isinstance(pieces, int):
             from tinytrain.data.vocabulary import Vocabulary  # only some ask for it
 
             self.vocabulary = Vocabulary(pieces)
-            count = len(self.vocabulary)
-        check_sizes(type(self).__name__, pieces=count, dim=dim, sentences=sentences)
-        self.table = nn.Parameter((count, dim), nn.init.normal(dim**-0.5))
+            pieces = len(self.vocabulary)
+        check_sizes(type(self).__name__, pieces=pieces, dim=dim, sentences=sentences)
+        self.table = nn.Parameter((pieces, dim), nn.init.normal(dim**-0.5))
         self.dropout = nn.Dropout(dropout)
         self.dim = dim
         self.one_hot = Tensor(np.eye(sentences, dtype=np.float32))

@@ -36,7 +36,8 @@ LABELS = (
 
 def load(folder: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (N, 28, 28, 1) from 0 to 1 and labels (N,) of "train" or "test"."""
-    found = data.load(str(Path(folder) / FOLDER), part=part)
+    found = data.load(str(Path(folder) / FOLDER), part)
+    assert found.y is not None  # else `load` raises
     return found.x, found.y
 
 
