@@ -240,7 +240,7 @@ def _flatness(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(depths) < 3 or None in depths:
         return []
     least, most = min(depths), max(depths)
-    row = dict.fromkeys(rows[0])
+    row: dict[str, Any] = dict.fromkeys(rows[0])
     row.update(case="revnet-flat", goal_bytes=int(least * (1 + FLAT)), ours_bytes=most)
     row.update(met=most <= least * (1 + FLAT), published="", at_goal="")
     return [row]
@@ -265,7 +265,7 @@ def _cells(r: dict[str, Any]) -> tuple[Any, ...]:
         *map(_bytes, (r["torch_saved_bytes"], r["keep_bytes"], r["goal_bytes"], r["ours_bytes"])),
         *(_share(r["extra_macs_ratio"]), _share(r["extra_limit"])),
         *(verdict(r), "-" if seconds is None else f"{seconds:.1f}"),
-        f"{r['step_seconds']:.2f}" if "step_seconds" in r else "-",
+        "-" if r.get("step_seconds") is None else f"{r['step_seconds']:.2f}",
         {True: "as planned", False: "WRONG", None: "-"}[r.get("high_water_right")],
     )
 

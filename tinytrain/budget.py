@@ -28,6 +28,7 @@ POLICIES = ("auto", "keep", "bitmap", "recompute", "invert", "spill", "topk")
 FORCED = ("keep", "topk")  # what is not left for another policy when the budget is too small
 DENSEST = 0.9  # measured share of non-zeros above which no bitmap is thought of
 DENSITY = 0.5  # of a ReLU's output, where nothing is known of it
+LAPS = 10  # times that a search lowers a program of usual depth, and more
 ATTEMPTS = 3  # to make up for what placement adds to the lower bound
 
 
@@ -224,6 +225,8 @@ class Search:
         fallback = None
         if trial.peak > ram:  # the smallest was promised, so it must be found again
             fallback = trial, _ = self._tightest(size, ram)
+            if len(trial.live) > solver.lowerings // LAPS:  # that search took its time already
+                solver.lowerings //= 2
         target = ram
         for _ in range(ATTEMPTS):
             if trial.peak > target:

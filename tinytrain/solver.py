@@ -252,8 +252,8 @@ class Solver(Seeds):
 
     def tighten(self) -> Trial:
         """The lowest peak found: chase a little less than the present one, again and again."""
-        trial = min(self._started(DEEPEST), key=lambda t: (t.peak, t.work))
         limit = self.spent + self.lowerings
+        trial = min(self._started(DEEPEST), key=lambda t: (t.peak, t.work))
         while self.spent < limit:
             tried = self.greedy(trial, int(trial.peak * TIGHTER), limit - self.spent)
             if tried.peak >= trial.peak:
