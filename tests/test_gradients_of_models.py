@@ -28,8 +28,10 @@ def test_a_network_s_gradient_is_right(name, policy):
         assert error <= gradients.MOST
 
 
-def test_a_budget_s_mixture_is_right():
-    assert gradients.error(models.build("digits_cnn"), "auto") <= gradients.MOST
+@pytest.mark.parametrize("name", ["digits_cnn", "ds_cnn", "revnet"])
+def test_a_budget_s_mixture_is_right(name):
+    """What the solver mixes where there are fewer bytes than keep holds."""
+    assert gradients.error(models.build(name, **SMALL[name]), "auto") <= gradients.MOST
 
 
 def test_a_wrong_gradient_is_found(monkeypatch):
