@@ -45,6 +45,7 @@ import numpy as np
 
 from tinytrain.errors import InputError
 from tinytrain.kernels import geometry
+from tinytrain.losses import takes_mask
 from tinytrain.op import OPS
 from tinytrain.plan import ALIGN, Plan
 from tinytrain.steps import OVERFLOW, TRANSFERS, Step
@@ -84,6 +85,11 @@ def encode(trainer: Any, port: str = "this port", lacks: Iterable[str] = ()) -> 
         raise InputError(
             f"{port}: a batch of {batch} in slices of {size} leaves a smaller one over; "
             f"choose a batch that is a multiple of the slice"
+        )
+    if batch > size and len(trainer._train.labels) == 2 and takes_mask(trainer.loss):
+        raise InputError(
+            f"{port}: a slice's share of a masked loss depends on the masks of all slices, which a "
+            f"board has not seen yet; choose microbatch={batch}"
         )
     parts = {"train": trainer._train}
     if any(what == OVERFLOW for _, flags in trainer.plan.program.marks for _, what in flags):

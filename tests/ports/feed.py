@@ -12,13 +12,14 @@ import tinytrain as tt
 
 
 def write_feed(path: Path, trainer: tt.Trainer, steps, test=()) -> None:
-    """`steps` are (x, y) of whole batches; `test` pairs of x and a label."""
+    """`steps` are (x, y) of whole batches, y perhaps a tuple; `test` pairs of x and a label."""
     raw = struct.pack("<I", len(steps))
     size = trainer.plan.microbatch
     for k, (x, y) in enumerate(steps):
         raw += struct.pack("<f", trainer.optimizer.numbers(k)["lr"])
         for begin in range(0, len(x), size):
-            raw += x[begin : begin + size].tobytes() + y[begin : begin + size].tobytes()
+            arrays = (x, *(y if isinstance(y, tuple) else (y,)))
+            raw += b"".join(a[begin : begin + size].tobytes() for a in arrays)
     raw += struct.pack("<I", len(test))
     for x, label in test:
         raw += x.tobytes() + struct.pack("<i", label)
