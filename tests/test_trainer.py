@@ -406,6 +406,25 @@ def test_the_public_arguments_are_there():
     tt.plan(toy(), batch=4, ram="64K", guard="loss", clip_norm=None, backend="numpy", **given)
 
 
+@pytest.mark.parametrize(
+    ("label_spec", "told"),
+    [
+        (tt.Spec((), "int64"), r"batch of labels is int64\[4\].*int32 for class numbers"),
+        (tt.Spec((-1,)), r"batch of labels is float32\[4, -1\]; sizes are positive"),
+        ([tt.Spec(()), tt.Spec((0,))], r"float32\[4, 0\]"),
+        ((), r"label_spec has 0 Specs; CrossEntropy\(\) takes labels and perhaps a mask"),
+        ([tt.Spec((), "int32")] * 3, "label_spec has 3 Specs"),
+        ("int32", "label_spec is 'int32'; give the Spec"),
+        ((3, 2), r"label_spec is \(3, 2\); give the Spec"),
+        (5, "label_spec is 5; give the Spec"),
+    ],
+)
+def test_a_label_spec_that_is_none_is_one_clear_error(label_spec, told):
+    for make in (trainer, lambda **given: tt.plan(toy(), batch=4, **given)):
+        with pytest.raises(tt.InputError, match=told):
+            make(loss="cross_entropy", label_spec=label_spec)
+
+
 # ---------------------------------------------------------------------------- guards
 
 

@@ -124,7 +124,23 @@ def _labels(loss, outputs: Tensor, batch: int, label_spec: Any) -> list[Tensor]:
         specs = [rule(outputs.spec)]
     else:
         given = [label_spec] if isinstance(label_spec, Spec) else label_spec
+        if not isinstance(given, list | tuple) or not all(isinstance(s, Spec) for s in given):
+            raise InputError(
+                f"label_spec is {label_spec!r}; give the Spec of one sample's label, such as "
+                f'Spec((), "int32"), or a list of these'
+            )
+        most = 2 if losses.takes_mask(loss) else 1
+        if losses.config_of(loss) is not None and not 1 <= len(given) <= most:
+            mask = " and perhaps a mask" if most == 2 else ""
+            raise InputError(f"label_spec has {len(given)} Specs; {loss} takes labels{mask}")
         specs = [_batched(s, batch) for s in given]
+    for s in specs:
+        sound = s.dtype in ITEMSIZE and all(isinstance(n, int) and n > 0 for n in s.shape)
+        if not sound:
+            raise InputError(
+                f"label_spec: a batch of labels is {s}; sizes are positive, and the dtype one of "
+                f"{', '.join(ITEMSIZE)} (int32 for class numbers)"
+            )
     names = ["y"] if len(specs) == 1 else [f"y{k}" for k in range(len(specs))]
     return [Tensor.symbol(s, "label", n) for s, n in zip(specs, names, strict=True)]
 
