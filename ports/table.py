@@ -26,7 +26,8 @@ the start of the arena.
     STOP     opcode 0, a step of its own kind: its operands are flags (uint32); if one is not 0,
              the program ends here and the word with the same number (REASONS) says why
     spill    steps of their own kind, too: the operand is a buffer that goes to the port's block
-    fetch    device, or comes back; the words: where on the device (a multiple of 512), bytes
+    fetch    device, or comes back; the words: where on the device (a multiple of 512), bytes, and its
+             number among what the program stores
 
 The body runs for each slice of a batch, the epilogue behind the last one; the prologue comes within
 the first slice, behind the last STOP of the body, before which nothing persistent changes and all
@@ -281,9 +282,10 @@ class _Table:
         (out,), (value,) = step.writes(), step.reads()
         stored = out if step.op == "spill" else value
         value = value if step.op == "spill" else out
-        self.body.append(INSTRUCTIONS.index(step.op) | 1 << 8 | 2 << 16)
-        at = plan.offset(stored)
-        self.body += [self.offset(plan, value), at, plan.program.specs[stored].nbytes]
+        self.body.append(INSTRUCTIONS.index(step.op) | 1 << 8 | 3 << 16)
+        number = [s.writes()[0] for s in plan.program.steps if s.op == "spill"].index(stored)
+        nbytes = plan.program.specs[stored].nbytes
+        self.body += [self.offset(plan, value), plan.offset(stored), nbytes, number]
 
     def _operand(self, plan: Plan, v: int | None, constants: dict[int, int]) -> int:
         if v is None or not plan.program.specs[v].size:

@@ -225,6 +225,15 @@ def test_the_verbs_refuse(case: str, exported) -> None:
     assert done.returncode == 0, f"c99_verbs.c, line {done.returncode} modulo 256: {done.stderr}"
 
 
+@pytest.mark.parametrize("case", ["momentum", "bitmap"])
+def test_a_table_that_is_not_whole_is_refused(case: str, exported) -> None:
+    """Cut short, a flipped bit, another version: nothing beyond its end is read, the arena stays."""
+    folder = exported(case).folder
+    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+    done = subprocess.run([build(need("gcc"), flags, folder, "c99_table.c")], capture_output=True)
+    assert done.returncode == 0, f"c99_table.c, line {done.returncode} modulo 256: {done.stderr}"
+
+
 def test_what_is_not_finite_is_refused(tmp_path: Path) -> None:
     """In data, labels, loss and gradient; weights, momentum and the rate stay as they were."""
     with nn.seeded(1):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinytrain as tt
-from tinytrain import models, optim
+from tinytrain import models, nn, optim
 from tinytrain.errors import InputError
 from tinytrain.kernels import geometry
 from tinytrain.op import OPS
@@ -103,3 +103,31 @@ def test_what_a_port_lacks_is_named() -> None:
         table.encode(trainer(), "tiny", ["max_pool2d"])
     with pytest.raises(InputError, match="a batch of 5 in slices of 2"):
         table.encode(trainer(batch=5, microbatch=2))
+
+
+class Beside(nn.Module):
+    """Classes from numbers and, where these are indices, from a table of rows that they name."""
+
+    def __init__(self):
+        with nn.seeded(0):
+            self.layer, self.rows = nn.Linear(4, 3), nn.Embedding(5, 3)
+
+    def forward(self, x, t):
+        y = self.layer(x)
+        if t.spec.is_float:
+            return y
+        return y + self.rows(t.transpose((0, 2, 1)).reshape((t.shape[0], 6))).mean(axis=1)
+
+
+@pytest.mark.parametrize("port", ["c99", "micropython"])
+@pytest.mark.parametrize(
+    ("dtype", "told"),
+    [("float64", "x1 is float64; use float32"), ("uint8", "uint8 values are not moved")],
+)
+def test_a_dtype_that_a_port_lacks_is_named_at_export(port, dtype, told, tmp_path) -> None:
+    shapes = [tt.Spec((4,)), tt.Spec((2, 3), dtype)]
+    given = {"loss": "cross_entropy", "guard": None, "batch": 2, "backend": "numpy"}
+    made = tt.Trainer(Beside(), input_shape=shapes, **given)
+    with pytest.raises(InputError, match=f"^(c99|MicroPython): {told}$"):
+        made.export(port, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -89,12 +89,14 @@ def _figures(trainer: Any, words: list[int]) -> dict[str, Any]:
     limits = [n for n in trainer._train.label_limits if n]
     found = list(table.steps_of(words))
     most = max(len(operands) for _, operands, _ in found)
+    stored = [w for name, _, w in found if name in TRANSFERS]
     return {
         "version": tinytrain.__version__,
         "arena": words[4],
         "persistent": words[5],
         "flash": 4 * len(words),
-        "store": max((sum(w) for name, _, w in found if name in TRANSFERS), default=0),
+        "store": max((w[0] + w[1] for w in stored), default=0),
+        "spills": max((w[2] + 1 for w in stored), default=0),
         "operands": most,
         "stack": STACK_BYTES + 4 * most,
         "stack64": STACK_BYTES_64 + 8 * most,
@@ -121,6 +123,7 @@ def _header(figures: dict[str, Any]) -> str:
 #define TT_PERSISTENT_BYTES {persistent} /* of these: parameters, optimizer state */
 #define TT_FLASH_BYTES {flash} /* tables, initial and frozen parameters; code comes on top */
 #define TT_STORE_BYTES {store} /* of a block device, for what is spilled; 0: it needs none */
+#define TT_SPILLS {spills} /* values that lie there at once, at most: words of tt_store's sums */
 #define TT_SLICE {slice} /* samples of a call of tt_train */
 #define TT_SLICES {slices} /* calls of tt_train that make an update */
 #define TT_X_BYTES {x} /* of a slice's inputs */
@@ -168,7 +171,7 @@ static const uint32_t words[] = {{
 static tt_kernel *const kernels[] = {{
 {kernels}}};
 
-const tt_net tt_model_net = {{words, kernels}};
+const tt_net tt_model_net = {{words, kernels, {len(words)}u}};
 
 #ifndef TT_NO_ARENA
 #if defined __GNUC__

@@ -61,16 +61,17 @@ static void *place(const tt_model *m, uint32_t operand) {
     return at(m, operand);
 }
 
-/* A value to the block device or back; code, operand, place and bytes as in the table. */
+/* A value to the block device or back; code, operand, place, bytes and number as in the table. */
 static int transfer(const tt_model *m, uint32_t code, const uint32_t *w) {
     const tt_store *store = m->store;
-    int failed = 1;
-    if (store) {
-        void *value = at(m, w[0]);
-        failed = code == SPILL ? store->put(store->user, w[1], value, w[2])
-                               : store->get(store->user, w[1], value, w[2]);
-    }
-    return failed ? TT_E_STORE : TT_OK;
+    void *value = at(m, w[0]);
+    uint32_t sum;
+    if (!store) return TT_E_STORE;
+    if (code == FETCH && store->get(store->user, w[1], value, w[2])) return TT_E_STORE;
+    sum = store->sums ? tt_crc(0u, value, w[2]) : 0u;
+    if (code == FETCH) return store->sums && store->sums[w[3]] != sum ? TT_E_STORE : TT_OK;
+    if (store->sums) store->sums[w[3]] = sum;
+    return store->put(store->user, w[1], value, w[2]) ? TT_E_STORE : TT_OK;
 }
 
 /* The steps from one position of the table to another; a reason to stop, or 0. */
@@ -170,17 +171,19 @@ static void set_numbers(const tt_model *m, const uint32_t *row) {
 
 static int check_table(const tt_model *m) {
     const uint32_t *words = m->net->words;
-    if (words[0] != magic || words[1] != version || words[WORDS] < HEADER) return TT_E_TABLE;
+    if (m->net->count < HEADER || words[WORDS] != m->net->count) return TT_E_TABLE;
+    if (words[0] != magic || words[1] != version) return TT_E_TABLE;
     if (words[CRC] != tt_crc(0u, words + 4, 4 * (size_t)(words[WORDS] - 4u))) return TT_E_TABLE;
     return TT_OK;
 }
 
 int tt_init(tt_model *m, uint32_t seed) {
-    const uint32_t *words = m->net->words, *leaf = words + words[LEAVES];
+    const uint32_t *words = m->net->words, *leaf;
     uint32_t k;
     if (!m->arena || (uintptr_t)m->arena % 4u) return TT_E_ARENA;
     if (check_table(m) != TT_OK) return TT_E_TABLE;
     if (tt_selfcheck() != 0) return TT_E_FLOATS;
+    leaf = words + words[LEAVES];
     memset(m->arena, 0, words[PERSISTENT]);
     for (k = 0; k < words[LEAF_COUNT]; k++, leaf += ROW)
         if (leaf[3] != none) memcpy(at(m, leaf[1]), words + leaf[3], leaf[2]);

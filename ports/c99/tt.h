@@ -17,6 +17,7 @@ extern "C" {
 typedef struct {
     const uint32_t *words;
     tt_kernel *const *kernels;
+    uint32_t count; /* of the words: a table that is cut short is not read beyond its end */
 } tt_net;
 
 /* Fills `bytes` bytes from an offset on and gives 0, or anything else to stop. */
@@ -25,12 +26,14 @@ typedef int tt_read(void *user, size_t offset, void *data, size_t bytes);
 /* A block device (an SD card, a flash chip) where values of a plan that spills lie between forward
    and backward: TT_STORE_BYTES of it, scratch. Both callbacks return when they are done, with 0, or
    with anything else if that failed. Offsets are multiples of 512, and nothing else lies in the rest
-   of a transfer's last 512 bytes. What comes back is taken for what was put. */
+   of a transfer's last 512 bytes. With `sums` (TT_SPILLS words of RAM) a CRC-32 of each value is kept
+   there, and other bytes than were put are a failure of `get`; without, they are taken for right. */
 typedef int tt_put(void *user, size_t offset, const void *data, size_t bytes);
 typedef struct {
     tt_put *put;
     tt_read *get;
     void *user;
+    uint32_t *sums; /* or null */
 } tt_store;
 
 typedef struct {
@@ -60,7 +63,8 @@ typedef enum {
                       as it was */
     TT_E_IO,       /* the callback said so; after a failed tt_restore, call tt_init */
     TT_E_ARENA,    /* no arena, or one that is not aligned for float */
-    TT_E_STORE,    /* the block device failed, or there is none; nothing that lasts was changed */
+    TT_E_STORE,    /* the block device failed, gave other bytes than it took, or there is none; nothing
+                      that lasts was changed */
     TT_E_LENGTH,   /* an array of another length than the network wants */
     TT_E_HALF,     /* it failed to give back what it took, behind the first update: the step is half
                       done; call tt_restore or tt_init. guard="step" plans never get there */

@@ -99,7 +99,8 @@ int main(void) {
     uint32_t count;
     int status;
 #if TT_STORE_BYTES
-    static const tt_store store = {put, get, 0};
+    static uint32_t sums[TT_SPILLS];
+    static const tt_store store = {put, get, 0, sums};
     m.store = &store;
 #endif
     status = tt_init(&m, 7u);
