@@ -271,7 +271,12 @@ def test_the_stack_is_what_gcc_says(cross: str, level: str, exported, tmp_path: 
     printed = run(command, folder)
     deepest = int(re.search(r"(\d+) bytes of stack at most", printed)[1])
     chains = dict(line.split()[1::-1] for line in printed.splitlines() if "tt_" in line)
-    assert set(chains) == {f"tt_{verb}" for verb in ("init", "train", "infer", "save", "restore")}
+    verbs = ("init", "train", "infer", "save", "restore", "slots_save", "slots_restore")
+    assert set(chains) == {f"tt_{verb}" for verb in verbs}
+    for verb in ("save", "restore"):
+        assert int(chains[f"tt_slots_{verb}"]) > int(chains[f"tt_{verb}"])
+    if (cross, level) == ("", "-O0"):  # elsewhere, looking for the newest slot is deeper
+        assert "tt_save() ../src/tt_slots.c:put" in printed
     assert 300 < deepest == max(map(int, chains.values()))
     most = stated(folder, "TT_STACK_BYTES")
     if not cross and sys.maxsize > 2**32:

@@ -7,8 +7,11 @@ BEGIN { FS = "\"" }
     if ($4 ~ /\(dynamic\)/) unbounded = unbounded " " $2
     if ($2 ~ /^tt_kernel_/) kernels[$2]
 }
-/^edge:/ && !($2 ~ /^tt_(save|restore)$/ && $4 == "__indirect_call") {
-    calls[$2] = calls[$2] SUBSEP $4
+/^node:/ && $2 ~ /tt_slots\.c:(put|get)$/ { callback[$2 ~ /put$/ ? "tt_save" : "tt_restore"] = $2 }
+# What these call by address is yours; all else that is called so is a kernel.
+/^edge:/ && !($4 == "__indirect_call" && ($2 ~ /^tt_(save|restore)$|:transfer$/ || $6 ~ /tt_slots\.c/)) {
+    to = $4 ~ /^tt_(save|restore)$/ && $6 ~ /tt_slots\.c/ ? $4 "()" : $4
+    calls[$2] = calls[$2] SUBSEP to
 }
 
 function deepest(f, called, n, k, bytes, most) {
@@ -27,7 +30,11 @@ function deepest(f, called, n, k, bytes, most) {
 }
 
 END {
-    n = split("tt_init tt_train tt_infer tt_save tt_restore", verbs, " ")
+    for (f in callback) { # as tt_slots.c calls them, with callbacks of its own
+        own[f "()"] = own[f]
+        calls[f "()"] = calls[f] SUBSEP callback[f]
+    }
+    n = split("tt_init tt_train tt_infer tt_save tt_restore tt_slots_save tt_slots_restore", verbs, " ")
     for (k = 1; k <= n; k++) {
         bytes = deepest(verbs[k])
         if (bytes > all) all = bytes
