@@ -26,8 +26,8 @@ the start of the arena.
     STOP     opcode 0, a step of its own kind: its operands are flags (uint32); if one is not 0,
              the program ends here and the word with the same number (REASONS) says why
     spill    steps of their own kind, too: the operand is a buffer that goes to the port's block
-    fetch    device, or comes back; the words: where on the device (a multiple of 512), bytes, and its
-             number among what the program stores
+    fetch    device, or comes back; the words: where on the device (a multiple of 512), bytes, and
+             its number among what the program stores
 
 The body runs for each slice of a batch, the epilogue behind the last one; the prologue comes within
 the first slice, behind the last STOP of the body, before which nothing persistent changes and all

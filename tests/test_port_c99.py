@@ -227,7 +227,8 @@ def test_the_verbs_refuse(case: str, exported) -> None:
 
 @pytest.mark.parametrize("case", ["momentum", "bitmap"])
 def test_a_table_that_is_not_whole_is_refused(case: str, exported) -> None:
-    """Cut short, a flipped bit, another version: nothing beyond its end is read, the arena stays."""
+    """Cut short, a flipped bit, another version: nothing beyond its end is read, and the arena
+    stays as it is."""
     folder = exported(case).folder
     flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
     done = subprocess.run([build(need("gcc"), flags, folder, "c99_table.c")], capture_output=True)
