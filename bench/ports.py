@@ -38,7 +38,7 @@ KIB = 1024
 SPEAKER, HELD = 4, 20  # theo; the first 20 utterances of a digit are the test
 LEVEL = 0.6  # brings the pictures to about unit variance
 ZERO = (1, 4), 20  # batches and steps on the ARM1176
-SUITE = ("port_table", "port_c99", "micropython", "rpizero")
+SUITE = ("ports", "port_table", "port_c99", "port_losses", "micropython", "rpizero")
 
 Row = tuple[str, ...]
 
@@ -151,7 +151,7 @@ def _keywords(root: str | None) -> Iterator[Row]:
 
 def _micropython(root: str | None) -> Iterator[Row]:
     """50 steps on MicroPython 1.25 on a bare Cortex-M3, everything in a heap of that size."""
-    scripts = importlib.import_module("run")
+    scripts = importlib.import_module("scripts")
     for case, heap in (("mlp", "32 KiB"), ("digits", "128 KiB")):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "port"

@@ -1,5 +1,5 @@
-"""The MicroPython port: its kernels against the reference, what it refuses, and its scripts on
-MicroPython itself (see `ports/micropython/run.py` beside this file).
+"""The MicroPython port under this interpreter: its kernels against the reference, and what it
+refuses. `test_ports.py` runs its scripts on MicroPython itself.
 
 A tool that is missing is a SKIP that names it, or, with TINYTRAIN_REQUIRE_PORTS=1, a failure.
 """
@@ -38,7 +38,7 @@ from tinytrain.tensor import tape_of
 
 SCRIPTS = Path(__file__).parent / "ports" / "micropython"
 sys.path.insert(0, str(SCRIPTS))
-import run as scripts  # noqa: E402
+import scripts  # noqa: E402
 
 REQUIRED = os.environ.get("TINYTRAIN_REQUIRE_PORTS") == "1"
 Arrays = Sequence[np.ndarray | None]
@@ -385,30 +385,3 @@ def test_every_runtime_file_is_in_the_package() -> None:
     assert {target for target, _ in told["urls"]} == held
     assert all((folder / source).is_file() for _, source in told["urls"])
     assert told["version"] == tt.__version__
-
-
-# ------------------------------------------------------------------------- on MicroPython itself
-
-RUNS = [
-    (case, port)
-    for port in scripts.PORTS
-    for case in scripts.CASES
-    if port in scripts.CASES[case].ports
-]
-
-
-@pytest.mark.parametrize(("case", "port"), RUNS)
-def test_script(case: str, port: str) -> None:
-    try:
-        wrong, _ = scripts.run(case, port)
-    except scripts.Missing as error:
-        (pytest.fail if REQUIRED else pytest.skip)(f"there is no {error}")
-    assert not wrong, wrong
-
-
-def test_a_difference_is_seen() -> None:
-    assert not scripts.difference("# 5\n1.0001 a\n", "1.0004 a\n")
-    assert scripts.difference("1.002\n", "1.0\n")
-    assert scripts.difference("1.0 b\n", "1.0 a\n")
-    assert scripts.difference("1.0\n", "1.0\n2.0\n")
-    assert scripts.difference("7\n", "8\n")

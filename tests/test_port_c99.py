@@ -31,10 +31,11 @@ from boards import (  # noqa: E402
     BITS,
     BOARDS,
     PLACE,
+    PROCESSORS,
     STRICT,
+    build,
     emulate,
     flash,
-    library,
     linking,
     qemu,
     run,
@@ -44,11 +45,6 @@ from boards import (  # noqa: E402
 from feed import figures_of, host_figures, write_feed  # noqa: E402
 
 REQUIRED = os.environ.get("TINYTRAIN_REQUIRE_PORTS") == "1"
-# Emulated processors: compiler, flags, what runs the program.
-PROCESSORS = {
-    "armel": ("arm-linux-gnueabi-gcc", "qemu-arm-static", ["-cpu", "arm1176"]),
-    "arm64": ("aarch64-linux-gnu-gcc", "qemu-aarch64-static", []),
-}
 OPTIONS = ["-O0", "-O1", "-O2", "-O3", "-Os", "-O3 -march=native", "-O2 -DTT_VECTORS"]
 if platform.machine() == "x86_64":
     OPTIONS += ["-O2 -DTT_VECTORS -mavx2", "-O2 -DTT_VECTORS -march=native"]
@@ -166,15 +162,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory):
         return Exported(folder, host_figures(trainer, fed, asked), trainer.plan)
 
     return make
-
-
-def build(cc: str, flags: list[str], folder: Path, program: str = "c99_program.c") -> str:
-    """Compile an export with a program of ours; the file's path."""
-    into = folder / f"{cc}{''.join(flags)}-{program}.elf".replace("/", "")
-    own = [str(PROGRAMS / program), *(str(folder / "src" / name) for name in ("model.c", "tt.c"))]
-    kernels = library(cc, tuple(flags), PLACE)
-    run([cc, *STRICT, *BITS, *flags, f"-I{folder}", "-o", str(into), *own, kernels], folder)
-    return str(into)
 
 
 def agree(printed: str, want: dict[str, int]) -> dict[str, int]:

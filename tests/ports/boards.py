@@ -1,4 +1,5 @@
-"""Emulated microcontrollers: how an export is built for one, and run there. It tests nothing."""
+"""Emulated processors and microcontrollers: how an export is built for one, and run there. It tests
+nothing."""
 
 from __future__ import annotations
 
@@ -23,6 +24,13 @@ STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion"
 BITS = ["-ffp-contract=off", "-fno-math-errno", "-ffunction-sections", "-fdata-sections"]
 M4, M7 = "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16", "-mcpu=cortex-m7 -mfpu=fpv5-sp-d16"
 HARD = " -mfloat-abi=hard"
+
+
+# Emulated processors: compiler, flags, what runs the program.
+PROCESSORS = {
+    "armel": ("arm-linux-gnueabi-gcc", "qemu-arm-static", ["-cpu", "arm1176"]),
+    "arm64": ("aarch64-linux-gnu-gcc", "qemu-aarch64-static", []),
+}
 
 
 class Board(NamedTuple):
@@ -81,6 +89,15 @@ def library(cc: str, flags: tuple[str, ...], place: Path) -> str:
     run([cc, *STRICT, *BITS, *flags, "-c", *map(str, kernels)], into)
     run(["ar", "rcs", "libkernels.a", *(f"{k.stem}.o" for k in kernels)], into)
     return str(into / "libkernels.a")
+
+
+def build(cc: str, flags: list[str], folder: Path, program: str = "c99_program.c") -> str:
+    """Compile an export with a program of ours; the file's path."""
+    into = folder / f"{cc}{''.join(flags)}-{program}.elf".replace("/", "")
+    own = [str(PROGRAMS / program), *(str(folder / "src" / name) for name in ("model.c", "tt.c"))]
+    kernels = library(cc, tuple(flags), PLACE)
+    run([cc, *STRICT, *BITS, *flags, f"-I{folder}", "-o", str(into), *own, kernels], folder)
+    return str(into)
 
 
 def stated(folder: Path, name: str) -> int:

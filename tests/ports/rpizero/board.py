@@ -9,18 +9,19 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "micropython"))
-import run as scripts
+sys.path.insert(0, str(HERE.parent))
+import lines
 
 
 def command(checkout: Path, cache: Path) -> list[str]:
     """Python on the board, with the checkout to import from and its cache in this folder.
-    OSError if Debian's packages cannot be had."""
-    root = scripts.cache() / "armel"
+    Missing, if a tool is, or Debian's packages cannot be had."""
+    lines.need("qemu-arm-static", "apt-get", "dpkg-deb")
+    root = lines.cache() / "armel"
     root.parent.mkdir(parents=True, exist_ok=True)
     made = subprocess.run([HERE / "root.sh", root], capture_output=True, text=True)
     if made.returncode:
-        raise OSError(f"Debian's armel packages could not be had: {made.stderr[-400:]}")
+        raise lines.Missing(f"way to have Debian's armel packages: {made.stderr[-400:]}")
     told = {
         "PYTHONHOME": root / "usr",
         "PYTHONPATH": os.pathsep.join(map(str, (checkout, HERE))),
@@ -37,6 +38,15 @@ def printed(command: list[str], *arguments: object) -> str:
     done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def session(command: list[str], folder: Path) -> tuple[str, str]:
+    """What a session within 64 MiB of address space prints there, and one on the host."""
+    for name in ("host", "board"):
+        (folder / name).mkdir()
+    want = printed([sys.executable], HERE / "session.py", folder / "host")
+    got = printed(command, HERE / "session.py", folder / "board", 64)
+    return got + ("" if "# the cap holds" in got else "the cap did not hold\n"), want
 
 
 def cross_build(command: list[str]) -> None:

@@ -1,20 +1,13 @@
-"""Port tests like MicroPython's own: a script runs on the host and on a port, and the lines it
-prints must agree, numbers to within 0.001. Where the host cannot run it, `script.exp` has them.
-
-    python tests/ports/micropython/run.py [--port cpython|unix|qemu] [CASE...]
-
-The ports: `cpython`, the runtime under this interpreter; `unix`, MicroPython built for this
-machine; `qemu`, MicroPython on an emulated bare Cortex-M3, its heap of an exact size, the code in
-flash (a read-only file system, or the firmware). A tool that is missing is named as SKIP; with
-TINYTRAIN_REQUIRE_PORTS=1 that is a failure. Builds are kept in TINYTRAIN_PORTS_CACHE, else in the
-user's cache.
+"""The scripts of the MicroPython port: what each is run with, and how, on the host and on three
+interpreters: `cpython`, the runtime under this one; `unix`, MicroPython built for this machine;
+`qemu`, MicroPython on an emulated bare Cortex-M3, its heap of an exact size, the code in flash (a
+read-only file system, or the firmware). Where the host cannot run a script, `script.exp` has its
+lines. It compares nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,11 +19,11 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent.parent
-sys.path[:0] = [str(HERE), str(ROOT)]  # run as a script, it finds the checkout too
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from lines import Missing, cache, need
 from nets import made
 
-TOLERANCE = 1e-3
 SECONDS = 300  # that an emulated board may take
 FLASH = 0x21000000  # memory of mps2-an385 that the firmware leaves alone
 STEPS = 50
@@ -60,27 +53,13 @@ CASES = {
 PORTS = ("cpython", "unix", "qemu")
 
 
-class Missing(Exception):
-    """A tool that this machine lacks."""
-
-
-def cache() -> Path:
-    """Where builds of MicroPython are kept."""
-    named = os.environ.get("TINYTRAIN_PORTS_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(base) / "tinytrain" / "ports"
-
-
 def build(*target: str) -> Path:
     """What `build.sh` makes; Missing names the tools that it wants."""
-    tools = ["make", "gcc", "apt-get", "dpkg-source", "xz"]
+    need("make", "gcc", "apt-get", "dpkg-source", "xz")
     if target[0] == "qemu":
-        tools += ["arm-none-eabi-gcc", "qemu-system-arm"]
-    lacking = [tool for tool in tools if shutil.which(tool) is None]
-    if target[0] == "unix" and not lacking and not _compiles_32_bits():
-        lacking = ["a gcc that compiles for 32 bits (libc6-dev-i386, lib32gcc-12-dev)"]
-    if lacking:
-        raise Missing(", ".join(lacking))
+        need("arm-none-eabi-gcc", "qemu-system-arm")
+    if target[0] == "unix" and not _compiles_32_bits():
+        raise Missing("a gcc that compiles for 32 bits (libc6-dev-i386, lib32gcc-12-dev)")
     command = [str(HERE / "build.sh"), str(cache()), *target]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -214,64 +193,11 @@ def read_only(folder: Path) -> bytes:
 RUN = {"cpython": on_cpython, "unix": on_unix, "qemu": on_qemu}
 
 
-# ------------------------------------------------------------------------- comparing
-
-
-def difference(got: str, want: str) -> str:
-    """Empty if the lines agree; lines that begin with # are for people."""
-    both = [[a for a in text.splitlines() if not a.startswith("#")] for text in (got, want)]
-    if len(both[0]) != len(both[1]):
-        return f"{len(both[0])} lines, not {len(both[1])}:\n{got[-2000:]}"
-    for a, b in zip(*both, strict=True):
-        if not _agree(a.split(), b.split()):
-            return f"printed {a!r}, the host {b!r}"
-    return ""
-
-
-def _agree(got: list[str], want: list[str]) -> bool:
-    if len(got) != len(want):
-        return False
-    return all(
-        a == b or (_is_number(a) and _is_number(b) and abs(float(a) - float(b)) <= TOLERANCE)
-        for a, b in zip(got, want, strict=True)
-    )
-
-
-def _is_number(word: str) -> bool:
-    return re.fullmatch(r"-?\d+\.\d+", word) is not None
-
-
-def run(case: str, port: str) -> tuple[str, list[str]]:
-    """(what is wrong, the lines for people); Missing if a tool is."""
+def run(case: str, port: str) -> tuple[str, str]:
+    """What a case prints there and on the host; Missing if a tool is."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "port"
         folder.mkdir()
         prepare(case, folder)
         want = on_host(case, folder)
-        got = RUN[port](case, folder)
-    return difference(got, want), [a for a in got.splitlines() if a.startswith("#")]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--port", choices=PORTS, action="append")
-    parser.add_argument("case", nargs="*", choices=[[], *CASES])
-    given = parser.parse_args()
-    failed = 0
-    for port in given.port or PORTS:
-        for case in given.case or CASES:
-            if port not in CASES[case].ports:
-                continue
-            try:
-                wrong, notes = run(case, port)
-            except Missing as error:
-                print(f"SKIP {port} {case}: there is no {error}")
-                failed += os.environ.get("TINYTRAIN_REQUIRE_PORTS") == "1"
-                continue
-            print(f"{'FAIL' if wrong else 'PASS'} {port} {case}", wrong, *notes, flush=True)
-            failed += bool(wrong)
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        return RUN[port](case, folder), want
