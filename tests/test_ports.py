@@ -41,7 +41,7 @@ def test_a_difference_is_seen() -> None:
 
 
 def test_the_runner_tells_what_passed_and_what_is_missing(tmp_path: Path) -> None:
-    """With `timeout` alone there is no compiler: a SKIP, or, where ports are required, a failure."""
+    """With `timeout` alone there is no compiler: a SKIP, or, where it is required, a failure."""
     (tmp_path / "timeout").symlink_to(str(shutil.which("timeout")))
     command = [sys.executable, str(PORTS / "run.py"), "--port", "host", "clang"]
     told = {**os.environ, "PATH": str(tmp_path), "TINYTRAIN_REQUIRE_PORTS": "0"}
