@@ -81,6 +81,17 @@ def rich(seed: int = 3) -> nn.Module:
     return net
 
 
+def tiny() -> nn.Module:
+    """Digits to classes in few steps of software floats."""
+    with nn.seeded(4):
+        net = nn.Sequential(
+            *(nn.Conv2d(1, 4, 3, stride=3), nn.GroupNorm(2, 4), nn.ReLU()),
+            *(nn.MaxPool2d(2, stride=1), nn.Flatten(), nn.Linear(4, 10)),
+        )
+    net.input_shape = (8, 8, 1)
+    return net
+
+
 def reversible() -> nn.Module:
     shapes = {"input_shape": (8, 8, 1), "units": (2,), "widths": (8, 8), "norm": "group"}
     return models.build("revnet", **shapes, seed=3)
@@ -90,6 +101,7 @@ MOMENTUM = {"optimizer": optim.SGD(lr=0.01, momentum=0.9)}
 NETS = {
     "digits": lambda: models.build("digits_cnn"),
     "rich": rich,
+    "tiny": tiny,
     "reversible": reversible,
     "coupled": lambda: Reversible(3, bits=12, seed=3, in_channels=1),
 }
@@ -104,6 +116,7 @@ CASES: dict[str, tuple[str, dict]] = {
     "clipped": ("rich", {"clip_norm": 0.5}),
     "single": ("rich", {"clip_norm": 0.5, "batch": 1}),
     "rich-slices": ("rich", {"microbatch": 2, "optimizer": optim.Adam(lr=0.003)}),
+    "tiny-slices": ("tiny", {"microbatch": 2, "optimizer": optim.Adam(lr=0.003)}),
     "bitmap": ("digits", {"policy": "bitmap", "density": 0.9}),
     "overflow": ("digits", {"policy": "bitmap", "density": 0.02, "microbatch": 2}),
     "spill": ("digits", {"policy": "spill"}),
@@ -342,6 +355,16 @@ def test_boards_give_the_same_bits(name: str, exported, tmp_path: Path) -> None:
         got = emulate(name, program, made.folder)
         assert {key: got[key] for key in made.figures} == made.figures
         assert got["stack"] <= stated(made.folder, "TT_STACK_BYTES")
+
+
+@pytest.mark.parametrize("name", ["M0", "M3"])
+def test_adam_in_slices_for_500_steps_of_software_floats(name: str, exported, tmp_path) -> None:
+    """As the boards with an FPU do above with a larger network; weights and Adam's state."""
+    board_tools()
+    made = exported("tiny-slices", 500, 5)
+    program = flash(name, made.folder, tmp_path, 64 * 1024)
+    got = emulate(name, program, made.folder)
+    assert {key: got[key] for key in made.figures} == made.figures
 
 
 def test_a_board_learns_the_digits(tmp_path: Path) -> None:

@@ -121,6 +121,35 @@ def test_a_bad_loss_in_a_later_slice_takes_the_last_saved_state(name, tmp_path):
     assert t.steps == 1
 
 
+SAID = (
+    r"^{} is NaN or infinite, first made by \w+ \w+ layer [\w.]+ \([\w.]+\), when earlier slices "
+    r"of the batch had been added: the state saved in \S+net\.npz was restored; lower the learning "
+    r"rate, or use guard='step', which sums slices apart: nothing changes then$"
+)
+
+
+@pytest.mark.parametrize("what", ["the loss", "the network's output"])
+@pytest.mark.parametrize("place", [2, 3, 5])
+def test_what_is_said_where_a_later_slice_is_bad_and_training_goes_on_from_there(
+    what, place, tmp_path
+):
+    """As `Trainer`'s docstring has it: the last saved state, its position too, bit for bit."""
+    t, x, y = regression(**MOMENTUM)
+    path, spoiled = str(tmp_path / "net.npz"), x.copy()
+    if what != "the loss":
+        weight = t.state()["0.weight"]
+        weight *= 8
+        spoiled[place] = 3e38 * np.sign(weight[:, 0])
+    t.save(path)
+    t.step(x, y)
+    with pytest.raises(tt.NotFiniteError, match=SAID.format(what)) as caught:
+        t.step(spoiled, huge(y, place) if what == "the loss" else y)
+    assert caught.value.what == what
+    other = tt.Trainer.restore(path, dense())
+    assert (t.steps, snapshot(t)) == (other.steps, snapshot(other))
+    assert t.step(x, y) == other.step(x, y) and snapshot(t) == snapshot(other)
+
+
 def test_without_a_saved_state_the_weights_stay_and_the_momentum_begins_at_zero():
     t, x, y = regression(**MOMENTUM)
     before = snapshot(t)

@@ -35,7 +35,8 @@ def recover(trainer: Trainer, error: NotFiniteError, slices: int) -> None:
         )
     advice = "lower the learning rate"
     if trainer.settings["guard"] != "step":
-        advice += ", or use guard='step', which keeps such a gradient out"
+        apart = "keeps such a gradient out" if lost else "sums slices apart: nothing changes then"
+        advice += f", or use guard='step', which {apart}"
     raise NotFiniteError(f"{why}: {what}; {advice}", error.what) from error
 
 
