@@ -160,6 +160,18 @@ PORT = (
         "tests/test_port_c99.py -k host_trains",
     ),
     Mutant(
+        "ports/c99/tt.c",
+        "store->sums[w[3]] != sum",
+        "store->sums[0] != sum",
+        "tests/test_port_c99.py -k block_device",
+    ),
+    Mutant(
+        "ports/c99/tt.c",
+        " || words[WORDS] != m->net->count) return",
+        ") return",
+        "tests/test_port_c99.py -k table_that",
+    ),
+    Mutant(
         "ports/c99/tt_slots.c",
         "(last.slot + k) % count",
         "(last.slot + k - 1u) % count",

@@ -53,7 +53,7 @@ def run(
     score = sum(outcome == KILLED for _, outcome in rows)
     if not json:
         print(report.table(HEAD, [(*_cells(m), outcome) for m, outcome in rows]))
-        print(f"\n{score} of {len(rows)} noticed\n{where_and_when()}")
+        print(f"\n{score} of {len(rows)} noticed\n{'; '.join(where_and_when().values())}")
     listed = [{**m._asdict(), "outcome": outcome} for m, outcome in rows]
     return {**where_and_when(), "noticed": score, "of": len(rows), "mutants": listed}
 
