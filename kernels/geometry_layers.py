@@ -61,6 +61,14 @@ def _matmul_tn_sgd(y, p, a, b, lr, block, flat):
     return [m, n, a.size // max(m, 1), block.shape[0]]
 
 
+@_rule("matmul_tn_momentum", 3)
+def _matmul_tn_momentum(v1, p1, v, p, a, b, lr, momentum, weight_decay, flat):
+    """m, n, k, momentum, weight decay."""
+    _floats("matmul_tn_momentum", v1, p1, v, p, a, b, lr)
+    m, n = p.shape
+    return [m, n, a.size // max(m, 1), float(momentum), float(weight_decay)]
+
+
 @_rule("bitmap_matmul_tn", 3)
 def _bitmap_matmul_tn(y, mask, values, g, rows, shape, flat, acc):
     """m, n, k, rows that are dense at a time, accumulate."""

@@ -21,7 +21,7 @@ _FILES = {
         *("running_average", "mean", "broadcast_to", "fill"),
     ),
     "lines": ("conv2d_lines", "conv2d_vjp_x_lines"),
-    "matmul": ("matmul", "matmul_nt", "matmul_tn", "matmul_tn_sgd"),
+    "matmul": ("matmul", "matmul_nt", "matmul_tn", "matmul_tn_sgd", "matmul_tn_momentum"),
     "norm": (
         "batch_norm",
         "batch_norm_vjp_params",

@@ -67,14 +67,16 @@ def _pixels(count, down, y, x, w, bias, rows, columns, acc, geometry):
     ko, ki = rows[1] - rows[0], columns[1] - columns[0]
     if deep:
         steps = x_row, x_tap, w, w_row, w_tap
-        lanewise(count, n, acc, y, y_step, x, x_step, *steps, ko, ki, bias, 0, 0)
+        lanewise(count, n, acc, y, y_step, x, x_step, *steps, ko, ki, bias, 0, 0, 0)
     elif (x_tap == c and w_tap == c * w_in) or ko * ki == 0:
         # a kernel row's inputs lie side by side, and its weights
-        gemm(count, n, acc, y, y_step, x, x_step, x_row, 1, w, w_row, w_in, ko, ki * c, bias, 0, 0)
+        gemm(
+            count, n, acc, y, y_step, x, x_step, x_row, 1, w, w_row, w_in, ko, ki * c, bias, 0, 0, 0
+        )
     else:
         for k in range(ko):
             last, steps = bias if k == ko - 1 else 0, (x_tap, 1, w, w_tap, w_in)
-            gemm(count, n, acc, y, y_step, x, x_step, *steps, ki, c, last, 0, 0)
+            gemm(count, n, acc, y, y_step, x, x_step, *steps, ki, c, last, 0, 0, 0)
             x, w, acc = x + 4 * x_row, w + 4 * w_row, 1
 
 
@@ -164,9 +166,9 @@ def _scatter(dx, g, b, i, j, image, part, shape, stride, padding, dilation):
         y = address(dx) + 4 * (((image * h + row + k * stride[0]) * wd + column) * c + part * n)
         a = address(g) + 4 * (((image * ho + h0 + k) * wo + w0) * o + part * ki)
         if deep:
-            lanewise(w1 - w0, n, 1, y, stride[1] * c, a, o, 0, 0, b, 0, 0, 1, 1, 0, 0, 0)
+            lanewise(w1 - w0, n, 1, y, stride[1] * c, a, o, 0, 0, b, 0, 0, 1, 1, 0, 0, 0, 0)
         else:
-            gemm(w1 - w0, n, 1, y, stride[1] * c, a, o, 0, 1, b, 0, n, 1, ki, 0, 0, 0)
+            gemm(w1 - w0, n, 1, y, stride[1] * c, a, o, 0, 1, b, 0, n, 1, ki, 0, 0, 0, 0)
 
 
 @njit(cache=True, error_model="numpy")
@@ -236,7 +238,7 @@ def _pointwise_vjp_x(dx, g, w, tap, groups, acc):
     for part in range(groups):
         _transpose_tap(tap, w, 0, 0, part)
         y, a = address(dx) + 4 * part * n, address(g) + 4 * part * ki
-        gemm(dx.size // c, n, int(acc), y, c, a, o, 0, 1, address(tap), 0, n, 1, ki, 0, 0, 0)
+        gemm(dx.size // c, n, int(acc), y, c, a, o, 0, 1, address(tap), 0, n, 1, ki, 0, 0, 0, 0)
 
 
 @njit(cache=True, error_model="numpy")
@@ -298,9 +300,9 @@ def _of_taps(y, x, g, i, j, count, part, h0, h1, acc, less, rate, shape, window)
     steps = (stride[0] * wd * c, stride[1] * c, b, wo * o, o, ko, ki, 0)
     y, less = y + 4 * part * n, less + 4 * part * n if less != 0 else 0
     if deep:
-        lanewise(m, n, acc, y, c_rs, a, a_rs, *steps, less, rate)
+        lanewise(m, n, acc, y, c_rs, a, a_rs, *steps, less, rate, 0)
     else:
-        gemm(m, n, acc, y, c_rs, a, a_rs, *steps, less, rate)
+        gemm(m, n, acc, y, c_rs, a, a_rs, *steps, less, rate, 0)
 
 
 @njit(cache=True, error_model="numpy")

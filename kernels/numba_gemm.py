@@ -8,7 +8,10 @@ with `B[..]` at o*b_ko + k*b_ki, C's rows c_rs apart, all strides free (in eleme
 and n contiguous. Every output is ONE float32 sum: it starts from +0, or from the stored C when
 `acc`, and adds o, then k ascending, each product rounded before it is added; the bias, if its
 address is not 0, comes last. Where the address of weights, laid out as C and perhaps C itself, is
-not 0, the sum is a gradient and what is stored is weights - rate * sum (`rate`: its address). Tiles
+not 0, the sum is a gradient and what is stored is weights - rate * sum (`rate`: its address). With
+`acc` 2 (gemm alone) C is a velocity: the sum starts from momentum * C, or from momentum * C + decay
+* weights where decay is not 0 (`pull`: the bits of both as float32, momentum's in the lower half);
+it is stored in C, and weights - rate * sum where the weights lie. Tiles
 only choose which outputs share the registers, so the bits depend neither on the tile nor on the
 vector width, and a sum may be split over calls with `acc`. TINYTRAIN_FMA=1 in the environment gives
 that up: a product is fused into its sum, where the processor can, with one rounding for both.
@@ -43,7 +46,7 @@ from .numba_lanes import (
 # The operands of a product, all int64: sizes, flag, then addresses and strides.
 _NAMES = (
     *("M", "N", "acc", "C", "c_rs", "A", "a_rs", "a_ko", "a_ki"),
-    *("B", "b_ko", "b_ki", "KO", "KI", "bias", "weights", "rate"),
+    *("B", "b_ko", "b_ki", "KO", "KI", "bias", "weights", "rate", "pull"),
 )
 # Vectors of a tile. With one of AVX-512 a factor of A is broadcast by the product that reads it;
 # with two it wants an instruction of its own, and the tile half as much time again (Zen 4).
@@ -64,6 +67,7 @@ class _Tile:
 
     def __init__(self, builder, at, kind, rows, vectors, lanes, left):
         self.b, self.at, self.lanewise = builder, at, kind == "lanewise"
+        self.may_move = kind == "gemm"
         self.rows, self.vectors, self.vector = rows, vectors, ir.VectorType(F32, lanes)
         # One lane is never a part of a vector: it needs no mask.
         self.mask = None if left is None or lanes == 1 else mask_of(builder, left, lanes)
@@ -78,6 +82,31 @@ class _Tile:
     def _row(self, m):
         return offset(self.b, self.at["C"], (self.at["c_rs"], I64(m)))
 
+    def _factor(self, bits):
+        """The float32 with these bits, in every lane."""
+        one = self.b.bitcast(self.b.trunc(bits, I32), F32)
+        return broadcast(self.b, one, self.vector.count)
+
+    def _is(self, name, sign, value):
+        return self.b.icmp_signed(sign, self.at[name], I64(value))
+
+    def _begin_velocity(self):
+        """momentum * what is stored, and decay * weights."""
+        factor = self._factor(self.at["pull"])
+        for row in self.sums:
+            for s in row:
+                self.b.store(self.b.fmul(self.b.load(s), factor), s)
+        decay = self.b.lshr(self.at["pull"], I64(32))
+        with self.b.if_then(self.b.icmp_signed("!=", decay, I64(0))):
+            factor = self._factor(decay)
+            for m, row in enumerate(self.sums):
+                for v, s in enumerate(row):
+                    more = self.b.fmul(factor, self._load(self._weight_row(m), v))
+                    self.b.store(self.b.fadd(self.b.load(s), more), s)
+
+    def _weight_row(self, m):
+        return offset(self.b, self.at["weights"], (self.at["c_rs"], I64(m)))
+
     def _start(self):
         zero = ir.Constant(self.vector, [0.0] * self.vector.count)
         again = self.b.icmp_signed("!=", self.at["acc"], I64(0))
@@ -86,6 +115,9 @@ class _Tile:
                 for m, row in enumerate(self.sums):
                     for v, s in enumerate(row):
                         self.b.store(self._load(self._row(m), v), s)
+                if self.may_move:
+                    with self.b.if_then(self._is("acc", "==", 2)):
+                        self._begin_velocity()
             with fresh:
                 for row in self.sums:
                     for s in row:
@@ -119,21 +151,40 @@ class _Tile:
                 last = self._load(bias, v)
                 for row in self.sums:
                     self.b.store(self.b.fadd(self.b.load(row[v]), last), row[v])
-        weights = self.at["weights"]
-        with self.b.if_then(self.b.icmp_signed("!=", weights, I64(0))):
+        with self.b.if_then(self._is("weights", "!=", 0)):
             one = self.b.load(pointer(self.b, self.at["rate"], F32), align=4)
             rate = broadcast(self.b, one, self.vector.count)
-            for m, row in enumerate(self.sums):
-                old = offset(self.b, weights, (self.at["c_rs"], I64(m)))
-                for v, s in enumerate(row):
-                    step = self.b.fmul(rate, self.b.load(s))
-                    self.b.store(self.b.fsub(self._load(old, v), step), s)
+            if not self.may_move:
+                self._descend(rate)
+                return
+            with self.b.if_else(self._is("acc", "==", 2)) as (moves, stays):
+                with moves:
+                    self._move(rate)
+                with stays:
+                    self._descend(rate)
+
+    def _new_weight(self, rate, m, v):
+        step = self.b.fmul(rate, self.b.load(self.sums[m][v]))
+        return self.b.fsub(self._load(self._weight_row(m), v), step)
+
+    def _descend(self, rate):
+        for m, row in enumerate(self.sums):
+            for v, s in enumerate(row):
+                self.b.store(self._new_weight(rate, m, v), s)
+
+    def _move(self, rate):
+        for m, row in enumerate(self.sums):
+            for v in range(len(row)):
+                self._put(self._new_weight(rate, m, v), self._weight_row(m), v)
+
+    def _put(self, value, base, v):
+        at = offset(self.b, base, I64(v * self.vector.count))
+        store_lanes(self.b, value, at, self.mask)
 
     def _store(self):
         for m, row in enumerate(self.sums):
             for v, s in enumerate(row):
-                at = offset(self.b, self._row(m), I64(v * self.vector.count))
-                store_lanes(self.b, self.b.load(s), at, self.mask)
+                self._put(self.b.load(s), self._row(m), v)
 
     def emit(self):
         self._start()
@@ -339,23 +390,29 @@ _gemm_body, _gemm_nt_body, _lanewise_body = map(_product, ("gemm", "gemm_nt", "l
 
 
 @cfunc(PRODUCT, cache=not FUSED)
-def _gemm(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate):
+def _gemm(
+    m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate, pull
+):
     _gemm_body(
-        (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate)
+        (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate, pull)
     )
 
 
 @cfunc(PRODUCT, cache=not FUSED)
-def _gemm_nt(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate):
+def _gemm_nt(
+    m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate, pull
+):
     _gemm_nt_body(
-        (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate)
+        (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate, pull)
     )
 
 
 @cfunc(PRODUCT, cache=not FUSED)
-def _lanewise(m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate):
+def _lanewise(
+    m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate, pull
+):
     _lanewise_body(
-        (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate)
+        (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate, pull)
     )
 
 

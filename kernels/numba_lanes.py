@@ -391,3 +391,19 @@ def no_nan(typing, value):
         return builder.icmp_signed("==", bits, ir.Constant(ir.IntType(LANES), -1))
 
     return types.boolean(MANY), codegen
+
+
+@intrinsic
+def float_of(typing, bits):
+    """The float32 with these bits (int32)."""
+    return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(
+        args[0], F32
+    )
+
+
+@intrinsic
+def bits_of(typing, x):
+    """The bits of a float32 (int32)."""
+    return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(
+        args[0], I32
+    )

@@ -89,7 +89,7 @@ def conv2d_vjp_x_lines(dx, g, w, lines, tap, size, stride, padding, groups, dila
                     at = source + 4 * ((line * wd + w0) * o + part * ki)
                     gemm(
                         *(w1 - w0, depth, 1, to, c, at, o, 0, 1, address(tap), 0, depth, 1, ki),
-                        *(0, 0, 0),
+                        *(0, 0, 0, 0),
                     )
             ready = h if i + rows == h else max(0, i + rows - before)
             done = _flush(address(lines), target, wd * c, done, ready, i + rows)

@@ -4,33 +4,45 @@ Every output is one float32 sum over k ascending, from +0 or, when `acc`, from t
 `flat` takes the leading axes, in order, into k. No operand is copied or packed.
 """
 
+import numpy as np
 from numba import njit
 
 from .numba_gemm import gemm, gemm_nt
-from .numba_lanes import address
+from .numba_lanes import LANES, address, bits_of
 
 # A block of A (rows x k, float32) stays in a second-level cache while B's columns pass by; the
 # sum goes on from the stored value with the next block of k, which keeps its order.
 _BLOCK_ROWS, _BLOCK_K = 128, 512
+_SHALLOW = 64  # terms of a sum up to which there is less to compute than to read and write
+
+
+@njit(cache=True, error_model="numpy")
+def _rows_of(n, k):
+    """How many rows of C at a time: with short sums a few, for they are read and written fastest in
+    the order in which they lie."""
+    if k > _SHALLOW or n < LANES:
+        return _BLOCK_ROWS
+    return 4 if k <= 2 else 8
 
 
 @njit(cache=True, error_model="numpy")
 def blocked(turned, m, n, k, acc, y, a, a_rs, a_ki, b, b_step):
     """One product; b_step is from one k to the next, or if B is turned, from one n to the next."""
-    for row in range(0, m, _BLOCK_ROWS):
-        rows = min(_BLOCK_ROWS, m - row)
+    most = _BLOCK_ROWS if turned else _rows_of(n, k)
+    for row in range(0, m, most):
+        rows = min(most, m - row)
         for first in range(0, max(1, k), _BLOCK_K):
             c, left = y + 4 * row * n, min(_BLOCK_K, k - first)
             at, go_on = a + 4 * (row * a_rs + first * a_ki), int(acc or first > 0)
             if turned:
                 gemm_nt(
                     *(rows, n, go_on, c, n, at, a_rs, 0, a_ki),
-                    *(b + 4 * first, b_step, 1, 1, left, 0, 0, 0),
+                    *(b + 4 * first, b_step, 1, 1, left, 0, 0, 0, 0),
                 )
             else:
                 gemm(
                     *(rows, n, go_on, c, n, at, a_rs, 0, a_ki),
-                    *(b + 4 * first * b_step, 0, b_step, 1, left, 0, 0, 0),
+                    *(b + 4 * first * b_step, 0, b_step, 1, left, 0, 0, 0, 0),
                 )
 
 
@@ -93,7 +105,30 @@ def matmul_tn(y, a, b, flat, acc):
 def matmul_tn_sgd(y, p, a, b, lr, block, flat):
     """Every tile of the gradient meets its weights in registers."""
     m, n = p.shape
-    gemm(
-        *(m, n, 0, address(y), n, address(a), 1, 0, m, address(b), 0, n, 1, a.size // m),
-        *(0, address(p), address(lr)),
-    )
+    k = a.size // m
+    most = _rows_of(n, k)
+    for row in range(0, m, most):
+        at, rows = 4 * row, min(most, m - row)
+        gemm(
+            *(rows, n, 0, address(y) + at * n, n, address(a) + at, 1, 0, m),
+            *(address(b), 0, n, 1, k, 0, address(p) + at * n, address(lr), 0),
+        )
+
+
+@njit(cache=True, error_model="numpy")
+def matmul_tn_momentum(v1, p1, v, p, a, b, lr, momentum, weight_decay, flat):
+    """Every tile of the velocity begins, gains the gradient and moves its weights in registers."""
+    (m, n), k = p.shape, a.size // v.shape[0]
+    if address(v1) != address(v):
+        v1[...] = v
+    if address(p1) != address(p):
+        p1[...] = p
+    pull = np.int64(bits_of(np.float32(momentum))) & 0xFFFFFFFF
+    pull |= np.int64(bits_of(np.float32(weight_decay))) << 32
+    most = _rows_of(n, k)
+    for row in range(0, m, most):
+        at, rows = 4 * row, min(most, m - row)
+        gemm(
+            *(rows, n, 2, address(v1) + at * n, n, address(a) + at, 1, 0, m),
+            *(address(b), 0, n, 1, k, 0, address(p1) + at * n, address(lr), pull),
+        )

@@ -12,15 +12,14 @@ Orders of the sums, float32 throughout:
 """
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from . import numpy_
 from .numba_lanes import (
-    F32,
-    I32,
     LANES,
     address,
+    bits_of,
+    float_of,
     load,
     load8,
     no_nan,
@@ -37,22 +36,6 @@ _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 
 
 # ---------------------------------------------------------------------------- exp and log
-
-
-@intrinsic
-def _float_of(typing, bits):
-    """The float32 with these bits (int32)."""
-    return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(
-        args[0], F32
-    )
-
-
-@intrinsic
-def _bits_of(typing, x):
-    """The bits of a float32 (int32)."""
-    return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(
-        args[0], I32
-    )
 
 
 _LOG2_E = np.float32(1.44269504)
@@ -94,8 +77,8 @@ def exp32(x):
     r = (inside - f * _LN2_HIGH) - f * _LN2_LOW
     p = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
     half = np.int32(n >> 1)  # in two factors, as 2^128 is not a float32
-    low = _float_of(np.int32((half + 127) << 23))
-    high = _float_of(np.int32((n - half + 127) << 23))
+    low = float_of(np.int32((half + 127) << 23))
+    high = float_of(np.int32((n - half + 127) << 23))
     value = (p * (r * r) + r + _ONE) * low * high
     if x > _EXP_MOST:
         value = _INFINITY
@@ -109,9 +92,9 @@ def log32(x):
     """ln x for a normal positive float32; infinity and NaN are returned."""
     if not x < _INFINITY:
         return x
-    bits = _bits_of(x)
+    bits = bits_of(x)
     e = np.int32((bits >> 23) - 126)
-    m = _float_of(np.int32((bits & 0x007FFFFF) | 0x3F000000))
+    m = float_of(np.int32((bits & 0x007FFFFF) | 0x3F000000))
     if m < _ROOT_HALF:
         e, m = np.int32(e - 1), m + m
     m = m - _ONE

@@ -350,6 +350,12 @@ def matmul_tn_sgd(y, p, a, b, lr, block, flat):
     sgd(y, p, gradient, lr)
 
 
+def matmul_tn_momentum(v1, p1, v, p, a, b, lr, momentum, weight_decay, flat):
+    decay(v1, v, p, momentum, weight_decay)
+    matmul_tn(v1, a, b, flat, True)
+    sgd(p1, p, v1, lr)
+
+
 def embedding(y, table, indices):
     np.take(table, indices, axis=0, out=y, mode="clip")  # bounds are checked before a step
 

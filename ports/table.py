@@ -72,7 +72,7 @@ INSTRUCTIONS = (
     "mse", "dropout", "decay", "sgd", "nesterov", "adam", "add_scaled", "square_sum", "clip_factor",
     "check_finite", "check_capacity", "conv2d_lines", "conv2d_vjp_x_lines", "conv2d_vjp_w_sgd",
     "matmul_tn_sgd", "bitmap_conv2d_vjp_w", "bitmap_matmul_tn", "topk_pack", "zero_pruned",
-    "spill", "fetch", "index_pack", "index_unpack",
+    "spill", "fetch", "index_pack", "index_unpack", "matmul_tn_momentum",
 )  # fmt: skip
 _HEADER = 20
 

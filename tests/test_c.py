@@ -116,6 +116,8 @@ def test_products_have_the_bits_of_numba(seed: int) -> None:
         same("matmul_tn", [flat], [at, shared], (True, acc))
     ins = [normal(rng, m, n), at, shared, np.array(0.3, np.float32), unset(min(m, 8), n)]
     same("matmul_tn_sgd", [unset(m, n)], ins, (True,))
+    ins = [normal(rng, m, n), *ins[:-1]]
+    same("matmul_tn_momentum", [unset(m, n), unset(m, n)], ins, (0.9, 0.1 * (seed % 2), True))
 
 
 @pytest.mark.parametrize("seed", range(60))

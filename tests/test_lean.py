@@ -48,6 +48,10 @@ def geometries(draw):
     return (*shape, channels), (*kernel, channels // groups, channels), attrs
 
 
+# Rows, then a matrix: sums of one product, of few and of many, and a last vector that is cut.
+DENSE = [(7, 100, 300), (3, 5, 2), (64, 1030, 10), (2, 9, 5000), (300, 40, 600), (1, 33, 141)]
+
+
 def over_itself(op, ins, spec, attrs, backend):
     """What a row's kernel makes over its first input, its scratch full of NaN."""
     specs = [None if a is None else Spec(a.shape) for a in ins]
@@ -82,9 +86,7 @@ def test_lines_are_a_small_share_of_what_they_spare():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    "k, m, n", [(7, 100, 300), (3, 5, 2), (64, 1030, 10), (2, 9, 5000), (300, 40, 600)]
-)
+@pytest.mark.parametrize("k, m, n", DENSE)
 def test_a_dense_update_without_its_gradient_has_the_same_bits(backend, k, m, n):
     rng, lr = np.random.default_rng(0), np.array(0.1, np.float32)
     a, g, p = normal(rng, k, m), normal(rng, k, n), normal(rng, m, n)
@@ -92,6 +94,26 @@ def test_a_dense_update_without_its_gradient_has_the_same_bits(backend, k, m, n)
     (want,) = run.call("sgd", [p, gradient, lr], (Spec((m, n)),), {}, backend)
     got = over_itself("matmul_tn_sgd", [p, a, g, lr], Spec((m, n)), {"flat": True}, backend)
     planned.same_bits(got, want, "matmul_tn_sgd")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize("k, m, n", DENSE)
+def test_a_velocity_that_is_passed_over_once_has_the_same_bits(backend, k, m, n, decay):
+    rng, lr, flat = np.random.default_rng(0), np.array(0.1, np.float32), {"flat": True}
+    a, g, p, v = normal(rng, k, m), normal(rng, k, n), normal(rng, m, n), normal(rng, m, n)
+    attrs = {"momentum": 0.9, "weight_decay": decay}
+    spec = Spec((m, n))
+    (want,) = run.call("decay", [v, p if decay else None], (spec,), attrs, backend)
+    run.kernel("matmul_tn", backend)(want, a, g, True, True)
+    (moved,) = run.call("sgd", [p, want, lr], (spec,), {}, backend)
+    ins = [v, p, a, g, lr]
+    apart = run.call("matmul_tn_momentum", ins, (spec, spec), {**attrs, **flat}, backend)
+    over = v.copy(), p.copy()
+    run.kernel("matmul_tn_momentum", backend)(*over, *over, a, g, lr, 0.9, decay, True)
+    for got in (apart, over):
+        planned.same_bits(got[0], want, "velocity")
+        planned.same_bits(got[1], moved, "weights")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -204,6 +226,18 @@ def test_a_large_gradient_is_never_made_where_plain_descent_alone_reads_it():
     assert "matmul_tn_sgd" not in steps_of(net, optim.SGD(0.1, weight_decay=0.1))
     assert "matmul_tn_sgd" not in steps_of(net, optim.SGD(0.1), guard="step")
     assert "matmul_tn_sgd" not in steps_of(net, optim.SGD(0.1), clip_norm=1.0)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_large_velocity_is_passed_over_once_where_no_step_comes_between(decay):
+    net = nn.Sequential(nn.Linear(400, 64), nn.ReLU(), nn.Linear(64, 200))
+    net.input_shape = (400,)
+    steps = steps_of(net, optim.SGD(0.1, 0.9, weight_decay=decay))
+    assert steps[-1] == "matmul_tn_momentum"  # the other weights are read by the data's gradient
+    assert (steps.count("decay"), steps.count("sgd")) == (3, 3)
+    nesterov = optim.SGD(0.1, 0.9, nesterov=True, weight_decay=decay)
+    for optimizer, more in ((nesterov, {}), (optim.SGD(0.1, 0.9), {"clip_norm": 1.0})):
+        assert "matmul_tn_momentum" not in steps_of(net, optimizer, **more)
 
 
 def test_a_wide_layers_arena_holds_no_gradient():

@@ -196,7 +196,11 @@ def test_a_product_that_is_never_whole(shape: tuple[int, int, int]) -> None:
     rows, m, n = shape
     rng = np.random.default_rng(2)
     p, a, b = (rng.standard_normal(s).astype(np.float32) for s in ((m, n), (rows, m), (rows, n)))
-    agree("matmul_tn_sgd", [Spec((m, n))], [p, a, b, np.float32([0.1]).reshape(())], {"flat": True})
+    lr, spec, v = np.float32([0.1]).reshape(()), Spec((m, n)), p * np.float32(0.3)
+    agree("matmul_tn_sgd", [spec], [p, a, b, lr], {"flat": True})
+    for decay in (0.0, 0.1):
+        attrs = {"momentum": 0.9, "weight_decay": decay, "flat": True}
+        agree("matmul_tn_momentum", [spec, spec], [v, p, a, b, lr], attrs)
 
 
 # ------------------------------------------------------------------------- whole networks

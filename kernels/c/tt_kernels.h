@@ -34,7 +34,7 @@ typedef ptrdiff_t tt_ix; /* a count of elements */
     X(mse) X(dropout) X(decay) X(sgd) X(nesterov) X(adam) X(add_scaled) X(square_sum)              \
     X(clip_factor) X(check_finite) X(check_capacity) X(conv2d_lines) X(conv2d_vjp_x_lines)         \
     X(conv2d_vjp_w_sgd) X(matmul_tn_sgd) X(bitmap_conv2d_vjp_w) X(bitmap_matmul_tn) X(topk_pack)   \
-    X(zero_pruned) X(index_pack) X(index_unpack)
+    X(zero_pruned) X(index_pack) X(index_unpack) X(matmul_tn_momentum)
 
 #define TT_DECLARE(name) void tt_kernel_##name(void *const *p, const int32_t *g);
 TT_INSTRUCTIONS(TT_DECLARE)

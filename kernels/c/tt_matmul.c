@@ -41,6 +41,18 @@ void tt_kernel_matmul_tn_sgd(void *const *p, const int32_t *g) {
     tt_gemm(&q);
 }
 
+/* velocity = momentum * velocity (+ decay * weights) + a^T b, and weights - lr * velocity, in one pass
+   over both. */
+void tt_kernel_matmul_tn_momentum(void *const *p, const int32_t *g) {
+    tt_product q = {0};
+    q.m = g[0], q.n = q.c_rs = q.b_ki = g[1], q.ki = g[2], q.ko = 1;
+    q.momentum = tt_float((uint32_t)g[3]), q.decay = tt_float((uint32_t)g[4]);
+    q.c = p[0], q.moved = p[1], q.velocity = p[2], q.weights = p[3];
+    q.decayed = g[4] ? q.weights : 0, q.rate = *(const float *)p[6];
+    q.a = p[4], q.a_rs = 1, q.a_ki = g[0], q.b = p[5];
+    tt_gemm(&q);
+}
+
 static tt_ix row_of(const int32_t *indices, tt_ix k, tt_ix rows) {
     int32_t i = indices[k];
     return i < 0 ? 0 : i < rows ? i : rows - 1; /* bounds are checked before a step */

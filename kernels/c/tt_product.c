@@ -6,13 +6,31 @@
 
 #ifndef TT_VECTORS
 
+/* What the sum of velocity (m, n) begins with. */
+static float begun(const tt_product *q, tt_ix m, tt_ix n) {
+    tt_ix at = m * q->c_rs + n;
+    float s = q->velocity[at] * q->momentum;
+    return q->decayed ? s + q->decay * q->decayed[at] : s;
+}
+
+/* The weight (m, n), moved by its complete velocity. */
+static void move(const tt_product *q, tt_ix m, tt_ix n, float s) {
+    tt_ix at = m * q->c_rs + n;
+    q->moved[at] = q->weights[at] - q->rate * s;
+}
+
 /* Four sums of row m from column n on. */
 static void gemm_4(const tt_product *q, tt_ix m, tt_ix n) {
     float *c = q->c + m * q->c_rs + n;
     float s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
     const float *a_row = q->a + m * q->a_rs, *b_row = q->b + n;
     tt_ix o, k, a_ki = q->a_ki, b_ki = q->b_ki;
-    if (q->add) {
+    if (q->velocity) {
+        s0 = begun(q, m, n);
+        s1 = begun(q, m, n + 1);
+        s2 = begun(q, m, n + 2);
+        s3 = begun(q, m, n + 3);
+    } else if (q->add) {
         s0 = c[0];
         s1 = c[1];
         s2 = c[2];
@@ -36,7 +54,12 @@ static void gemm_4(const tt_product *q, tt_ix m, tt_ix n) {
         s2 += q->bias[n + 2];
         s3 += q->bias[n + 3];
     }
-    if (q->weights) {
+    if (q->moved) {
+        move(q, m, n, s0);
+        move(q, m, n + 1, s1);
+        move(q, m, n + 2, s2);
+        move(q, m, n + 3, s3);
+    } else if (q->weights) {
         const float *old = q->weights + m * q->c_rs + n;
         s0 = old[0] - q->rate * s0;
         s1 = old[1] - q->rate * s1;
@@ -61,11 +84,17 @@ void tt_gemm(const tt_product *q) {
         for (n = 0; n + 4 <= q->n; n += 4) gemm_4(q, m, n);
         for (; n < q->n; n++) {
             float *c = q->c + m * q->c_rs + n, s = q->add ? *c : 0.0f;
+            if (q->velocity) s = begun(q, m, n);
             for (o = 0; o < q->ko; o++) {
                 const float *a = q->a + m * q->a_rs + o * q->a_ko, *b = q->b + n + o * q->b_ko;
                 for (k = q->ki; k > 0; k--, a += q->a_ki, b += q->b_ki) s += *a * *b;
             }
-            *c = finished(q, m, n, s);
+            if (q->moved) {
+                move(q, m, n, s);
+                *c = s;
+            } else {
+                *c = finished(q, m, n, s);
+            }
         }
     }
 }

@@ -11,7 +11,9 @@
    negative. Every output is one sum from +0, or from the stored value if `add`, over o, then k
    ascending, each product rounded before it is added; the bias, if there is one, comes last. With
    `weights`, laid out as c and perhaps c itself, the sum is a gradient and what is stored is
-   weights - rate * sum. The b_ki of `across` is 1. */
+   weights - rate * sum. With `moved` (gemm alone, no bias) the sum is stored as well: that of a
+   velocity, which begins with momentum * velocity, or with that + decay * decayed, and what goes to
+   `moved` is weights - rate * sum; all are laid out as c. The b_ki of `across` is 1. */
 typedef struct {
     tt_ix m, n, add;
     float *c;
@@ -22,6 +24,9 @@ typedef struct {
     tt_ix b_ko, b_ki, ko, ki;
     const float *bias, *weights;
     float rate;
+    float *moved;
+    const float *velocity, *decayed;
+    float momentum, decay;
 } tt_product;
 
 void tt_gemm(const tt_product *q);

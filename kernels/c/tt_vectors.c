@@ -20,7 +20,7 @@ enum { ROWS = 6, VECTORS = 2, THIN = 4 };
 #else
 enum { ROWS = 4, VECTORS = 2, THIN = 2 };
 #endif
-enum { FEW = 4, MOST_ROWS = 8, MOST_VECTORS = 4 };
+enum { FEW = 4, LONG = 2 * THIN, MOST_ROWS = 8, MOST_VECTORS = LONG };
 
 #if defined __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -53,6 +53,7 @@ enum { FEW = 4, MOST_ROWS = 8, MOST_VECTORS = 4 };
 #define EACH_ROW UNROLL for (r = 0; r < rows; r++)
 #define EACH EACH_ROW UNROLL for (v = 0; v < vectors; v++)
 #define LOAD(T, p) (cut ? some_of_##T(p, left) : *(const T *)(p))
+#define STORE(T, p, x) (cut ? some_to_##T(p, x, left) : (void)(*(T *)(p) = (x)))
 
 /* Of type T: `rows` x `vectors` sums from row m, column n on; with `cut`, of `left` columns. */
 #define TILE(T)                                                                                    \
@@ -66,7 +67,14 @@ enum { FEW = 4, MOST_ROWS = 8, MOST_VECTORS = 4 };
         tt_ix o, k;                                                                                \
         int r, v;                                                                                  \
         (void)left; /* where no vector is cut */                                                   \
-        if (q->add) {                                                                              \
+        if (!lanewise && q->velocity) {                                                            \
+            const float *old = q->velocity + m * c_rs + n;                                         \
+            EACH s[r][v] = LOAD(T, old + r * c_rs + v * width) * q->momentum;                      \
+            if (q->decayed) {                                                                      \
+                old = q->decayed + m * c_rs + n;                                                   \
+                EACH s[r][v] += q->decay * LOAD(T, old + r * c_rs + v * width);                    \
+            }                                                                                      \
+        } else if (q->add) {                                                                       \
             EACH s[r][v] = LOAD(T, c + r * c_rs + v * width);                                      \
         } else {                                                                                   \
             EACH s[r][v] = nothing;                                                                \
@@ -85,17 +93,16 @@ enum { FEW = 4, MOST_ROWS = 8, MOST_VECTORS = 4 };
             }                                                                                      \
         }                                                                                          \
         if (q->bias) EACH s[r][v] += LOAD(T, q->bias + n + v * width);                             \
-        if (q->weights) {                                                                          \
+        if (!lanewise && q->moved) {                                                               \
+            const float *old = q->weights + m * c_rs + n, rate = q->rate;                          \
+            float *to = q->moved + m * c_rs + n;                                                   \
+            EACH STORE(T, to + r * c_rs + v * width,                                               \
+                       LOAD(T, old + r * c_rs + v * width) - rate * s[r][v]);                      \
+        } else if (q->weights) {                                                                   \
             const float *old = q->weights + m * c_rs + n, rate = q->rate;                          \
             EACH s[r][v] = LOAD(T, old + r * c_rs + v * width) - rate * s[r][v];                   \
         }                                                                                          \
-        EACH {                                                                                     \
-            float *to = c + r * c_rs + v * width;                                                  \
-            if (cut)                                                                               \
-                some_to_##T(to, s[r][v], left);                                                    \
-            else                                                                                   \
-                *(T *)to = s[r][v];                                                                \
-        }                                                                                          \
+        EACH STORE(T, c + r * c_rs + v * width, s[r][v]);                                          \
     }
 
 /* The rows of the next tile, of `rest`: no tile of one or two is left over where it can be helped. */
@@ -275,6 +282,9 @@ void tt_across(const tt_product *q) {
             const int last = first + deep >= q->ki;
             part.bias = last && q->bias ? q->bias + n : 0;
             part.weights = last && q->weights ? q->weights + n : 0;
+            part.moved = last && q->moved ? q->moved + n : 0;
+            part.velocity = first == 0 && q->velocity ? q->velocity + n : 0;
+            part.decayed = q->decayed ? q->decayed + n : 0;
             part.ki = last ? q->ki - first : deep;
             part.a = q->a + first * q->a_ki;
             gather(block, broad, q->b + n * q->b_ko + first * q->b_ki, q->b_ki, q->b_ko, part.n,
@@ -284,11 +294,37 @@ void tt_across(const tt_product *q) {
     }
 }
 
+/* Outputs in the order in which they lie, for there is less to compute than to read and write. */
+#ifdef TT_MASKS
+#define LAST_OF(rows)                                                                              \
+    if (n < q->n) tile_wide(q, m, n, q->n - n, rows, 1, 0, 1)
+#else
+#define LAST_OF(rows)                                                                              \
+    for (; n < q->n; n++) tile_float(q, m, n, 0, rows, 1, 0, 0)
+#endif
+#define IN_ORDER(rows, vectors)                                                                    \
+    for (; q->m - m >= rows; m += rows) {                                                          \
+        for (n = 0; q->n - n >= vectors * LANES; n += vectors * LANES)                             \
+            tile_wide(q, m, n, 0, rows, vectors, 0, 0);                                            \
+        for (; q->n - n >= LANES; n += LANES) tile_wide(q, m, n, 0, rows, 1, 0, 0);                \
+        LAST_OF(rows);                                                                             \
+    }
+
+static void gemm_shallow(const tt_product *q) {
+    tt_ix m = 0, n;
+    if (q->ko * q->ki > 2) IN_ORDER(ROWS, VECTORS);
+    IN_ORDER(1, LONG);
+}
+
 /* Rows of b that lie pages apart are brought together where many rows of a use them. Not where a sum
    of several blocks would wait in place of the weights that it is to be taken from. */
 void tt_gemm(const tt_product *q) {
     enum { FAR = 512, MANY = 32 }; /* floats between rows, and rows of a, from which that pays */
-    if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1 && (!q->weights || q->ki <= DEEP)) {
+    enum { SHALLOW = 64 }; /* terms of a sum */
+    if (q->ko * q->ki <= SHALLOW && q->n >= LANES) {
+        gemm_shallow(q);
+    } else if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1 &&
+               (!q->weights || q->moved || q->ki <= DEEP)) {
         tt_product together = *q;
         together.b_ko = 1;
         tt_across(&together);

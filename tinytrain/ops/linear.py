@@ -88,6 +88,21 @@ register(
 )
 
 
+def _matmul_tn_momentum(
+    v: Spec, p: Spec, a: Spec, b: Spec, lr: Spec, momentum, weight_decay, flat=False
+):
+    return v, p
+
+
+# velocity = momentum * v + weight_decay * p + a^T @ b, and p - lr * velocity: one pass over both.
+register(
+    "matmul_tn_momentum",
+    _matmul_tn_momentum,
+    inplace=((0, 0), (1, 1)),
+    macs=lambda ins, outs, attrs: ins[2].size * ins[3].shape[-1],
+)
+
+
 def _embedding(table: Spec, indices: Spec):
     if table.ndim != 2:
         raise InputError(f"embedding: the table has shape {table.shape}, wants (rows, features)")

@@ -169,6 +169,12 @@ def decay(F, B, y, v, p, n, momentum, weight_decay):
         product(F, y, p, cell, 1, n, 1, 1, 0, 0, 1, 0, 0, 0)
 
 
+def matmul_tn_momentum(F, B, v1, p1, v, p, a, b, lr, m, n, k, momentum, weight_decay):
+    decay(F, B, v1, v, p if weight_decay else -1, m * n, momentum, weight_decay)
+    product(F, v1, a, b, m, n, k, 1, n, 1, 0, m, 1, n)
+    sgd(F, B, p1, p, v1, lr, m * n)
+
+
 def check_finite(F, B, flag, *rest):
     count = len(rest) // 2
     F[flag] = 0.0
@@ -192,4 +198,5 @@ KERNELS = {
     73: sgd,
     79: check_finite,
     84: matmul_tn_sgd,
+    93: (matmul_tn_momentum, 3, 2),
 }

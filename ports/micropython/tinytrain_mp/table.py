@@ -27,7 +27,7 @@ _FILES = {
     "z": "bitmap",
 }
 _FILE_OF = (
-    "-mmmmbbebeeeeeeeeeeeeebbeeeeeeeeeeeezzzzzrrrbrrrrbmmcccppppnnnnnnnnnblldbbuuuuubzfffbzzzu--pp"
+    "-mmmmbbebeeeeeeeeeeeeebbeeeeeeeeeeeezzzzzrrrbrrrrbmmcccppppnnnnnnnnnblldbbuuuuubzfffbzzzu--ppb"
 )
 
 
