@@ -46,26 +46,33 @@ class Bound:
         self.input_limits = [limits.get(v) for v in frozen.inputs]
         self.label_limits = [limits.get(v) for v in frozen.labels]
         self.written = [*self.inputs, *self.labels, *(v for v, _ in self.constants)]
+        # What is told apart in every step, where looking at an array's attributes takes its time.
+        limited = zip(self.written, (*self.input_limits, *self.label_limits), strict=False)
+        self._wanted = [(a.shape[1:], a.ndim, a.dtype, limit) for a, limit in limited]
 
     def check(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> None:
         """InputError unless these inputs and labels fit the step; there may be more samples."""
-        for what, given, views, limits in (
-            ("x", xs, self.inputs, self.input_limits),
-            ("y", ys, self.labels, self.label_limits),
-        ):
+        for what, given, views in (("x", xs, self.inputs), ("y", ys, self.labels)):
             if len(given) != len(views):
                 raise InputError(
                     f"{what}: {len(given)} arrays given, the network wants {len(views)}"
                 )
-            for a, view, limit in zip(given, views, limits, strict=True):
-                check(what, a, view, limit)
+        for k, (a, (shape, ndim, dtype, limit)) in enumerate(
+            zip((*xs, *ys), self._wanted, strict=False)
+        ):
+            what = "x" if k < len(xs) else "y"
+            if a.dtype is not dtype or a.ndim != ndim or a.shape[1:] != shape:
+                check(what, a, self.written[k], limit)
+            elif limit is not None:
+                check_range(what, a, limit)
 
     def fill(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> None:
         """Copy inputs and labels that were checked into the arena, and its constants."""
-        for a, view in zip(xs, self.inputs, strict=True):
-            fill("x", a, view)
-        for a, view in zip(ys, self.labels, strict=True):
-            fill("y", a, view)
+        for k, (a, view) in enumerate(zip((*xs, *ys), self.written, strict=False)):
+            if a.dtype is self._wanted[k][2]:
+                view[...] = a
+            else:
+                fill("x" if k < len(xs) else "y", a, view)
         for view, array in self.constants:
             view[...] = array
 

@@ -22,7 +22,10 @@ from tinytrain.tape import Tape
 
 DEAR = ("conv2d", "matmul")  # what recomputing it costs is worth a thought; the rest is cheap
 JOINS = ("add", "concat")  # made again, they ask for all that was before them
-WEIGHT_GRADIENTS = {"conv2d_vjp_w", "conv2d_vjp_w_sgd", "matmul_tn", "matmul_tn_sgd"}
+WEIGHT_GRADIENTS = {
+    *("conv2d_vjp_w", "conv2d_vjp_w_sgd"),
+    *("matmul_tn", "matmul_tn_sgd", "matmul_tn_momentum"),
+}
 ENDS, PARTS = 3, (2, 4, 8)  # of a segment: how many ends are tried, in how many parts
 CUTS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 NOTHING = 256  # a value is nothing beside one so many times as large

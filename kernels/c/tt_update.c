@@ -77,8 +77,9 @@ void tt_kernel_check_finite(void *const *p, const int32_t *g) {
     *flag = 0u;
     for (k = 1; k <= g[0] && !*flag; k++) {
         const float *x = p[k];
-        for (i = 0; i < g[k]; i++)
-            if (!tt_is_finite(x[i])) *flag = (uint32_t)k;
+        int bad = 0; /* so that it runs in lanes */
+        for (i = 0; i < g[k]; i++) bad |= !tt_is_finite(x[i]);
+        if (bad) *flag = (uint32_t)k;
     }
 }
 
