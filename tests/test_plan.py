@@ -180,7 +180,7 @@ def test_updates_sit_right_behind_their_gradients(name, optimizer):
     updates = ("sgd", "adam", "nesterov", "decay", "add_scaled")
     checked = 0
     for k, step in enumerate(program.steps):
-        checked += step.op.endswith("_sgd")  # one step with its gradient
+        checked += step.op.endswith(("_sgd", "_momentum"))  # one step with its gradient
         if step.op not in ("sgd", "adam"):
             continue
         parameter, gradient = step.ins[0], step.ins[1 if step.op == "sgd" else 3]
