@@ -7,9 +7,11 @@ stored value with the next rows, so it does not matter where the rows are parted
 import numpy as np
 from numba import njit
 
+from .numba_bits import unpack
 from .numba_conv import conv2d_vjp_w
 from .numba_lanes import address, zero
 from .numba_matmul import blocked
+from .numba_walk import Choice
 
 
 @njit(cache=True, error_model="numpy")
@@ -22,21 +24,13 @@ def _count(mask, begin, end):
 
 
 @njit(cache=True, error_model="numpy")
-def _unpack(out, to, mask, values, begin, end, at):
-    """Elements [begin, end) to out[to:], the next non-zero being values[at]; the one after."""
-    for k in range(begin, end):
-        if (mask[k >> 3] >> (k & 7)) & 1:
-            out[to + k - begin] = values[at]
-            at += 1
-        else:
-            out[to + k - begin] = 0
-    return at
-
-
-@njit(cache=True, error_model="numpy")
-def _packed_vjp_w(dw, mask, values, g, window, shape, kernel, stride, padding, groups, dilation):
+def _packed_vjp_w(
+    dw, mask, values, g, window, shape, kernel, stride, padding, groups, dilation, acc
+):
     """dw += the gradient, as many rows of g at a time as `window` (uint32) has room for."""
     (images, h, wd, c), (_, ho, wo, o), row = shape, g.shape, shape[2] * shape[3]
+    if not acc:
+        zero(address(dw), dw.size)
     extent, step, top = (kernel[0] - 1) * dilation[0] + 1, stride[0], padding[0]
     bits, rows = window.reshape(-1), window.view(np.float32)
     most = rows.shape[0]
@@ -58,7 +52,7 @@ def _packed_vjp_w(dw, mask, values, g, window, shape, kernel, stride, padding, g
                 bits[k] = bits[(start - base) * row + k]
             fresh = start * row + stay
             at += _count(mask, done, fresh)
-            at = _unpack(bits, stay, mask, values, fresh, stop * row, at)
+            at = unpack(bits, stay, mask, values, fresh, stop * row, at)
             done, base, held = stop * row, start, stop
             x = rows[: high - low].reshape(1, high - low, wd, c)
             part = lines[image * ho + begin : image * ho + end].reshape(1, end - begin, wo, o)
@@ -66,14 +60,14 @@ def _packed_vjp_w(dw, mask, values, g, window, shape, kernel, stride, padding, g
             conv2d_vjp_w(dw, x, part, kernel, stride, around, groups, dilation, True)
 
 
+@Choice
 def bitmap_conv2d_vjp_w(
     dw, mask, values, g, rows, shape, kernel, stride, padding, groups, dilation, acc
 ):
-    if not acc:
-        dw[...] = 0
-    non_zeros, window = values.view(np.uint32), rows.view(np.uint32)
-    geometry = shape, kernel, stride, padding, groups, dilation
-    _packed_vjp_w(dw, mask, non_zeros, g, window, *geometry)
+    bits = values.view(np.uint32), g, rows.view(np.uint32)
+    return _packed_vjp_w, (
+        *(dw, mask, *bits, shape, kernel, stride, padding, groups, dilation, bool(acc)),
+    )
 
 
 @njit(cache=True, error_model="numpy")
@@ -84,10 +78,11 @@ def _packed_tn(y, mask, values, g, window, acc):
         zero(address(y), y.size)
     for first in range(0, k, most):
         count = min(most, k - first)
-        at = _unpack(bits, 0, mask, values, first * m, (first + count) * m, at)
+        at = unpack(bits, 0, mask, values, first * m, (first + count) * m, at)
         b = address(g) + 4 * first * n
         blocked(False, m, n, count, True, address(y), address(window), 1, m, b, n)
 
 
+@Choice
 def bitmap_matmul_tn(y, mask, values, g, rows, shape, flat, acc):
-    _packed_tn(y, mask, values.view(np.uint32), g, rows.view(np.uint32), acc)
+    return _packed_tn, (y, mask, values.view(np.uint32), g, rows.view(np.uint32), bool(acc))

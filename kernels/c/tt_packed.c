@@ -1,10 +1,7 @@
 /* Weight gradients that read a packed value, of which a few rows are dense at a time; and packing
    the largest elements alone. The sums are those of conv2d_vjp_w and of matmul, which go on from the
    stored value, so it does not matter where the rows are parted. */
-#include <string.h>
-
-#include "tt_kernels.h"
-#include "tt_math.h"
+#include "tt_packed.h"
 
 /* A packed value that is read in order: elements passed, and the non-zeros among them. */
 typedef struct {
@@ -16,11 +13,8 @@ typedef struct {
 /* Elements [begin, end) to `out`; what lies before `begin` is passed over. */
 static void unpack(stream *s, float *out, tt_ix begin, tt_ix end) {
     tt_ix k;
-    for (k = s->done; k < end; k++) {
-        int bit = s->mask[k >> 3] >> (k & 7) & 1;
-        if (k >= begin) *out++ = bit ? s->values[s->at] : 0.0f;
-        s->at += bit;
-    }
+    for (k = s->done; k < begin; k++) s->at += s->mask[k >> 3] >> (k & 7) & 1;
+    s->at = tt_unpack(out, s->mask, s->values, s->at, begin, end);
     s->done = end;
 }
 
