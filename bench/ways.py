@@ -17,7 +17,7 @@ from tinytrain.data.embedded import digits
 from tinytrain.learn.learner import WAYS
 from tinytrain.nn import Module
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4, 5)
 KNOWN, EXAMPLES = 7, 5  # digits below this are known; examples of each class
 
 
@@ -27,8 +27,12 @@ def run(data: str | None = None, json: bool = False) -> dict[str, Any]:
     ways = [_way(how, tries) for how in (*WAYS, "auto")]
     layers = _layers(tries)
     rank = {
-        "gain": _rank_correlation([r["gain"] for r in layers], [r["gained"] for r in layers]),
-        "score": _rank_correlation([r["score"] for r in layers], [r["run_score"] for r in layers]),
+        (what, per): _rank_correlation(
+            [r["gain"] / (r["nbytes"] if per else 1) for r in layers],
+            [r[what] / (r["nbytes"] if per else 1) for r in layers],
+        )
+        for what in ("gained", "fallen")
+        for per in (False, True)
     }
     if not json:
         head = ("way", "accuracy", "known", "new", "RAM", "flash", "MACs an example")
@@ -36,14 +40,21 @@ def run(data: str | None = None, json: bool = False) -> dict[str, Any]:
         print(f"means of seeds {SEEDS}; frozen parameters in flash, batch 10\n")
         print(report.table(head, [_cells(r) for r in ways]))
         print("\nwhat a layer brings beside the head: first-order gain in loss for a unit of rate,")
-        print("and accuracy that a run of its own gains over the head's (points)\n")
-        names = ("layer", "share", "gain", "bytes", "gained by a run")
-        print(report.table(names, [_layer_cells(r) for r in layers]))
         print(
-            f"\nrank correlation of the gradient's gain with the run's {rank['gain']:.2f}, of both "
-            f"for a byte {rank['score']:.2f}"
+            "accuracy that a run of its own gains over the head's (points), and the fall in loss\n"
         )
-    return {**where_and_when(), "seeds": SEEDS, "ways": ways, "layers": layers, "rank": rank}
+        names = ("layer", "share", "gain", "bytes", "gained by a run", "fall in loss")
+        print(report.table(names, [_layer_cells(r) for r in layers]))
+        for what, per in rank:
+            said = "accuracy that a run gained" if what == "gained" else "fall in loss by a run"
+            print(
+                f"\nrank correlation of the gradient's gain with the {said}"
+                f"{', both for a byte' if per else ''}: {rank[what, per]:.2f}",
+                end="",
+            )
+        print()
+    ranks = {f"{what}{' a byte' if per else ''}": r for (what, per), r in rank.items()}
+    return {**where_and_when(), "seeds": SEEDS, "ways": ways, "layers": layers, "rank": ranks}
 
 
 def _data() -> tuple[Any, Any]:
@@ -93,7 +104,7 @@ def _way(how: str, tries: list[Any]) -> dict[str, Any]:
 
 def _layers(tries: list[Any]) -> list[dict[str, Any]]:
     """Every layer and share: its contribution, and what a run of its own gains."""
-    heads = [_accuracies(adapt(net, "head", seed=s).fit(*few))[0] for s, net, few in tries]
+    heads = [_figures(adapt(net, "head", seed=s).fit(*few)) for s, net, few in tries]
     gains: dict[tuple[str, float], list[float]] = {}
     nbytes: dict[tuple[str, float], int] = {}
     for seed, net, few in tries:
@@ -102,23 +113,29 @@ def _layers(tries: list[Any]) -> list[dict[str, Any]]:
             nbytes[c.layer, c.share] = c.nbytes
     rows = []
     for (layer, share), gain in gains.items():
-        gained = []
+        more = []
         for (seed, net, few), head in zip(tries, heads, strict=True):
             one = adapt(net, "sparse", layers={layer: share}, seed=seed).fit(*few)
-            gained.append(_accuracies(one)[0] - head)
-        size = nbytes[layer, share]
+            more.append(_figures(one) - head)
+        gained, risen = np.mean(more, axis=0)
         rows.append(
             {
                 "layer": layer,
                 "share": share,
                 "gain": float(np.mean(gain)),
-                "nbytes": size,
-                "gained": float(np.mean(gained)),
-                "score": float(np.mean(gain)) / size,
-                "run_score": float(np.mean(gained)) / size,
+                "nbytes": nbytes[layer, share],
+                "gained": float(gained),
+                "fallen": -float(risen),
             }
         )
-    return sorted(rows, key=lambda r: -r["score"])
+    return sorted(rows, key=lambda r: -r["gain"] / r["nbytes"])
+
+
+def _figures(learner: Any) -> np.ndarray:
+    """Accuracy and loss on the digits held out."""
+    _, test = _data()
+    found = learner.evaluate(test.x, test.y)
+    return np.array([found["accuracy"], found["loss"]])
 
 
 def _rank_correlation(a: list[float], b: list[float]) -> float:
@@ -134,4 +151,5 @@ def _cells(r: dict[str, Any]) -> tuple[Any, ...]:
 
 def _layer_cells(r: dict[str, Any]) -> tuple[Any, ...]:
     gained = f"{100 * r['gained']:+.1f} %"
-    return (r["layer"], f"{100 * r['share']:.0f} %", f"{r['gain']:.3f}", r["nbytes"], gained)
+    share, gain, fallen = f"{100 * r['share']:.0f} %", f"{r['gain']:.2f}", f"{r['fallen']:+.3f}"
+    return (r["layer"], share, gain, r["nbytes"], gained, fallen)
