@@ -5,7 +5,6 @@ fits. One object, whatever the way; the network that is given is left as it is.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,11 @@ from tinytrain import budget, checkpoint
 from tinytrain.errors import InputError
 from tinytrain.freeze import sample_specs
 from tinytrain.learn.confusion import counts
+from tinytrain.learn.labels import as_array, fewest, labels_given, labels_of, listed, plain
 from tinytrain.learn.nearest import STORES
 from tinytrain.learn.partial import TRAINED, head_of
-from tinytrain.learn.ways import Nearest, Settings, Trained, Way
+from tinytrain.learn.trained import Trained
+from tinytrain.learn.ways import Nearest, Settings, Way
 from tinytrain.nn.module import Module
 from tinytrain.number import is_number, is_whole
 from tinytrain.plan import Plan
@@ -82,7 +83,7 @@ class Learner:
                 f"of one apart. Train it further instead"
             )
         self._asked = how
-        self._given = _labels_given(classes)
+        self._given = labels_given(classes)
         self.classes: list[Any] = []
         self._way: Way | None = None
         if how != "auto":
@@ -119,19 +120,19 @@ class Learner:
             return []
         outputs = head.weight.shape[1]
         named = getattr(self.net, "classes", None)
-        labels = list(range(outputs)) if named is None else [_plain(c) for c in named]
+        labels = list(range(outputs)) if named is None else [plain(c) for c in named]
         if len(labels) != outputs:
             raise InputError(f"the network names {len(labels)} classes, its head has {outputs}")
         return labels
 
-    def _decide(self, fewest: int) -> str:
+    def _decide(self, count: int) -> str:
         """The best way for so many examples of the rarest class that fits `ram`. By measurement
         (see the bench "learn"): of one or two examples a class their mean is the better judge,
         and a last block that learns is as good as all, until examples are many."""
         order = ["last", "sparse", "head", "prototypes"]
-        if fewest < FEW:
+        if count < FEW:
             return "prototypes"
-        if fewest >= MANY:
+        if count >= MANY:
             order.insert(0, "all")
         for how in order[:-1]:
             if self.settings.ram is None or self._fits(how):
@@ -161,7 +162,7 @@ class Learner:
         labels = self._check(x, y)
         before = self.how, self.classes, self._way
         try:
-            self._begin(self._decide(_fewest(labels)) if self._asked == "auto" else self._asked)
+            self._begin(self._decide(fewest(labels)) if self._asked == "auto" else self._asked)
             self._learn(x, labels, fresh=True, **options)
         except BaseException:
             self.how, self.classes, self._way = before
@@ -173,7 +174,7 @@ class Learner:
         make one epoch if not said; what is not among these examples they may forget."""
         labels = self._check(x, y)
         if self._way is None:
-            self._begin(self._decide(_fewest(labels)))
+            self._begin(self._decide(fewest(labels)))
         self._learn(x, labels, fresh=False, **options)
         return self
 
@@ -196,10 +197,10 @@ class Learner:
 
     def remove(self, label: Any) -> Learner:
         """Forget a class."""
-        label = _plain(label)
+        label = plain(label)
         way = self._decided()
         if label not in self.classes:
-            raise InputError(f"there is no class {label!r}; there are {_listed(self.classes)}")
+            raise InputError(f"there is no class {label!r}; there are {listed(self.classes)}")
         k = self.classes.index(label)
         way.remove_class(k)
         del self.classes[k]
@@ -215,7 +216,7 @@ class Learner:
         way.learn(x, columns, fresh, **options)
         if missing := [self.classes[k] for k in way.missing()]:
             warnings.warn(
-                f"no example of class {_listed(missing)}: it is no answer until there is one",
+                f"no example of class {listed(missing)}: it is no answer until there is one",
                 stacklevel=3,
             )
 
@@ -224,8 +225,8 @@ class Learner:
         unknown = sorted({repr(c) for c in labels if c not in self.classes})
         if unknown:
             raise InputError(
-                f"y holds {_listed(unknown, str)}, which was never learned; learned are "
-                f"{_listed(self.classes)}"
+                f"y holds {listed(unknown, str)}, which was never learned; learned are "
+                f"{listed(self.classes)}"
             )
         where = {label: k for k, label in enumerate(self.classes)}
         return np.array([where[label] for label in labels], np.int32)
@@ -247,7 +248,7 @@ class Learner:
                 f"x: got shape {shape}, the network wants (N, {', '.join(map(str, wanted))}); "
                 f"examples must be made as those it was pretrained on (shape, rate, channels)"
             )
-        labels = _labels(y)
+        labels = labels_of(y)
         if len(labels) != shape[0]:
             raise InputError(f"y: {len(labels)} labels for {shape[0]} samples; one each is wanted")
         if not labels:
@@ -274,9 +275,9 @@ class Learner:
         p = self.predict_proba(x)
         best = p.argmax(axis=1)
         if not at_least:
-            return _as_array(self.classes)[best]
+            return as_array(self.classes)[best]
         best[p.max(axis=1) < at_least] = len(self.classes)
-        return _as_array([*self.classes, unknown])[best]
+        return as_array([*self.classes, unknown])[best]
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
         """{"loss": mean -log p of the labels, "accuracy": share of right answers}."""
@@ -376,49 +377,3 @@ class Learner:
     def __repr__(self) -> str:
         more = "" if self._way is None else f", {len(self.classes)} classes"
         return f"Learner({type(self.net).__name__}, how={self.how!r}{more})"
-
-
-# ---------------------------------------------------------------------------- labels
-
-
-def _plain(label: Any) -> Any:
-    """A label as Python's value; InputError unless it is a whole number or a string."""
-    value = label.item() if isinstance(label, np.generic) else label
-    if not isinstance(value, int | str):
-        raise InputError(f"a label is {label!r}; wants whole numbers or strings")
-    return value
-
-
-def _labels(y: Any) -> list[Any]:
-    if isinstance(y, str) or not np.ndim(y) == 1:
-        raise InputError(f"y: got shape {np.shape(y)}; wants one label a sample, (N,)")
-    return [_plain(label) for label in y]
-
-
-def _labels_given(classes: Any) -> list[Any] | None:
-    if classes is None:
-        return None
-    if is_whole(classes):
-        if classes < 1:
-            raise InputError(f"classes is {classes}; wants at least 1")
-        return list(range(int(classes)))
-    labels = _labels(list(classes))
-    if len(set(labels)) != len(labels):
-        raise InputError("classes: a label is there twice")
-    return labels
-
-
-def _as_array(labels: Sequence[Any]) -> np.ndarray:
-    """Labels as an array of numbers or strings; of both, as objects."""
-    same = len({type(c) for c in labels}) == 1
-    return np.array(labels) if same else np.array(labels, object)
-
-
-def _listed(labels: Sequence[Any], say: Any = repr) -> str:
-    shown = ", ".join(say(c) for c in labels[:8])
-    return shown + (f" and {len(labels) - 8} more" if len(labels) > 8 else "") or "none"
-
-
-def _fewest(labels: Sequence[Any]) -> int:
-    """Examples of the rarest class."""
-    return min(labels.count(c) for c in set(labels))
