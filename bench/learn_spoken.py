@@ -24,6 +24,7 @@ SEEDS = (0, 1)
 LEARNED, TESTED = 5, 10  # indices below, and from, which utterances are learned and tested
 EPOCHS, BATCH = 60, 10
 RAM = 256 * 1024
+METRIC = "mahalanobis"  # of prototypes
 RATES = {"last": 0.01, "all": 0.005}  # of SGD with momentum 0.9
 GOALS = {  # way: (baseline, goal of the mean, goal of the worst speaker)
     "before": (0.723, 0.88, None),
@@ -73,7 +74,7 @@ def learned(
     ram = RAM if way == "last" else None
     y = speech.digit[few] if y is None else y
     if way == "prototypes":
-        return tt.adapt(net, way, flash=True, seed=seed).fit(speech.pictures(few), y)
+        return tt.adapt(net, way, flash=True, metric=METRIC).fit(speech.pictures(few), y)
     steps = EPOCHS * len(few) // BATCH
     rate = optim.WarmupLR(optim.CosineLR(RATES[way], steps), max(steps // 10, 1))
     made = optim.SGD(lr=rate, momentum=0.9)

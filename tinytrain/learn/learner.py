@@ -47,7 +47,8 @@ def adapt(
               or, without one, those that examples bring.
     examples  a class, for "auto" to choose now; None: when it is first given some.
     replay    bytes (or "64K") of past samples that `partial_fit` learns from again beside new ones.
-    metric    "cosine" or "euclidean"; None: the network's own `metric`, or cosine.
+    metric    "cosine", "euclidean" or, of prototypes, "mahalanobis": distance in units of how the
+              examples spread about their means. None: the network's own `metric`, or cosine.
     optimizer an object of `optim`, whose rate is then kept, or None: AdamW with a rate for each
               way, warm-up and cosine; under `ram` SGD with momentum or plain, if only that fits.
     batch, policy, microbatch, density, spill, backend, seed, input_shape: Trainer's.

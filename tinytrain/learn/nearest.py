@@ -1,9 +1,11 @@
 """Classifiers over embeddings that need no gradient: nearest class mean, and k nearest neighbours.
 A class is added with one example, and removed. They hold embeddings; they make none.
 
-Sources: nearest class mean as prototypical networks have it (Snell et al. 2017); neighbours
-weighted by closeness, Wu et al. 2018 (instance discrimination); a dense layer that begins as
-nearest class mean, Snell et al. (section 2.4) and Triantafillou et al. 2020.
+Sources: nearest class mean as prototypical networks have it (Snell et al. 2017), in Mahalanobis
+distance with a spread that all classes share (linear discriminant analysis; of few examples,
+Bateni et al. 2020); neighbours weighted by closeness, Wu et al. 2018 (instance discrimination); a
+dense layer that begins as nearest class mean, Snell et al. (section 2.4) and Triantafillou et al.
+2020.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from tinytrain.errors import InputError
 from tinytrain.number import is_whole
 
 METRICS = ("cosine", "euclidean")
+SPREAD = "mahalanobis"  # of prototypes alone: squared distance in units of the classes' spread
+ROUND = 0.5  # share of that spread which is taken to be the same in every direction
 APART = 4.0  # logits that two classes' means differ by where a head begins as nearest class mean
 SHARPNESS = 14.0  # cosines are multiplied by this before a softmax: one over Wu et al.'s 0.07
 
@@ -25,9 +29,9 @@ def _unit(e: np.ndarray) -> np.ndarray:
     return e / np.maximum(norm, np.float32(1e-12))
 
 
-def _check_metric(metric: str) -> str:
-    if metric not in METRICS:
-        raise InputError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
+def _check_metric(metric: str, known: tuple[str, ...] = METRICS) -> str:
+    if metric not in known:
+        raise InputError(f"unknown metric {metric!r}; there are {', '.join(known)}")
     return metric
 
 
@@ -41,12 +45,16 @@ def closeness(e: np.ndarray, held: np.ndarray, metric: str) -> np.ndarray:
 
 
 class Prototypes:
-    """The mean embedding of each class: `size` float32 sums and one count a class."""
+    """The mean embedding of each class: `size` float32 sums and one count a class; in Mahalanobis
+    distance also `size` x `size` float32, how embeddings spread about their class' mean."""
 
     def __init__(self, size: int, metric: str = "cosine"):
-        self.size, self.metric = size, _check_metric(metric)
+        self.size, self.metric = size, _check_metric(metric, (*METRICS, SPREAD))
         self.sums = np.zeros((0, size), np.float32)
         self.counts = np.zeros(0, np.int32)
+        side = size if metric == SPREAD else 0
+        self.within = np.zeros((side, side), np.float32)  # sum of products of what differs
+        self.freedom = np.zeros(1, np.int32)  # differences in it that are independent
 
     def add_class(self) -> None:
         """Room for one more class, without an example yet."""
@@ -54,13 +62,27 @@ class Prototypes:
         self.counts = np.append(self.counts, np.int32(0))
 
     def remove_class(self, k: int) -> None:
-        """Forget class k; those behind it move up."""
+        """Forget class k; those behind it move up. How it spread stays, for all spread alike."""
         self.sums, self.counts = np.delete(self.sums, k, 0), np.delete(self.counts, k)
 
     def add(self, e: np.ndarray, columns: np.ndarray) -> None:
         """Examples (N, size) of classes (N,)."""
+        if self.metric == SPREAD:
+            for k in np.unique(columns):
+                self._spread(e[columns == k], k)
         np.add.at(self.sums, columns, _unit(e) if self.metric == "cosine" else e)
         np.add.at(self.counts, columns, 1)
+
+    def _spread(self, e: np.ndarray, k: int) -> None:
+        """Take in how these of class k differ from their mean, and that from the class' before
+        (Chan et al. 1983)."""
+        n, before = len(e), int(self.counts[k])
+        mean = e.mean(axis=0)
+        self.within += (e - mean).T @ (e - mean)
+        self.freedom += n - (not before)
+        if before:
+            apart = mean - self.sums[k] / np.float32(before)
+            self.within += np.outer(apart, apart) * np.float32(n * before / (n + before))
 
     @property
     def means(self) -> np.ndarray:
@@ -70,22 +92,38 @@ class Prototypes:
     def scores(self, e: np.ndarray) -> np.ndarray:
         """(N, classes): logarithms of probabilities, up to a constant a row; -inf for a class
         without an example."""
-        found = closeness(e, self.means, self.metric)
+        if self.metric == SPREAD:
+            found = self._likelihoods(e)
+        else:
+            found = closeness(e, self.means, self.metric)
         found[:, self.counts == 0] = -np.inf
         return found
+
+    def _likelihoods(self, e: np.ndarray) -> np.ndarray:
+        """Minus half the squared distance in units of the spread, less what the mean of n examples
+        adds to it: 1 / n in each direction."""
+        covariance = self.within / max(int(self.freedom[0]), 1)
+        even = float(np.trace(covariance)) / self.size or 1.0
+        rounded = (1 - ROUND) * covariance + ROUND * even * np.eye(self.size, dtype=np.float32)
+        inverse = np.linalg.inv(rounded)
+        noise = self.size / np.maximum(self.counts, 1)
+        means = self.means @ inverse
+        squares = (means * self.means).sum(axis=1)
+        found = e @ means.T - 0.5 * (squares - noise)
+        return found.astype(np.float32)
 
     @property
     def nbytes(self) -> int:
         """What it holds."""
-        return self.sums.nbytes + self.counts.nbytes
+        return self.sums.nbytes + self.counts.nbytes + self.within.nbytes
 
     def bytes_for(self, classes: int, examples: int) -> int:
-        """What it would hold of so many classes, whatever the number of examples."""
+        """What so many classes more take, whatever the number of examples."""
         return classes * (4 * self.size + 4)
 
     def state(self) -> dict[str, np.ndarray]:
         """Its arrays."""
-        return {"sums": self.sums, "counts": self.counts}
+        return {name: getattr(self, name) for name in ("sums", "counts", "within", "freedom")}
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Take what `state` gave; InputError if it does not fit."""
@@ -94,6 +132,11 @@ class Prototypes:
         if not fits or sums.dtype != np.float32 or counts.dtype != np.int32:
             raise InputError(f"prototypes are {sums.dtype}{list(sums.shape)}, wants {self.size}")
         self.sums, self.counts = sums.copy(), counts.copy()
+        for name in ("within", "freedom"):
+            own, given = getattr(self, name), arrays[name]
+            if given.shape != own.shape or given.dtype != own.dtype:
+                raise InputError(f"prototypes: {name} is {given.dtype}{list(given.shape)}")
+            own[...] = given
 
 
 class Neighbours:
