@@ -294,26 +294,45 @@ void tt_across(const tt_product *q) {
     }
 }
 
-/* Outputs in the order in which they lie, for there is less to compute than to read and write. */
-#ifdef TT_MASKS
-#define LAST_OF(rows)                                                                              \
-    if (n < q->n) tile_wide(q, m, n, q->n - n, rows, 1, 0, 1)
-#else
-#define LAST_OF(rows)                                                                              \
-    for (; n < q->n; n++) tile_float(q, m, n, 0, rows, 1, 0, 0)
-#endif
-#define IN_ORDER(rows, vectors)                                                                    \
-    for (; q->m - m >= rows; m += rows) {                                                          \
-        for (n = 0; q->n - n >= vectors * LANES; n += vectors * LANES)                             \
-            tile_wide(q, m, n, 0, rows, vectors, 0, 0);                                            \
-        for (; q->n - n >= LANES; n += LANES) tile_wide(q, m, n, 0, rows, 1, 0, 0);                \
-        LAST_OF(rows);                                                                             \
-    }
+/* What is left of a product from row m, column n on. */
+static tt_product left_of(const tt_product *q, tt_ix m, tt_ix n) {
+    const tt_ix at = m * q->c_rs + n;
+    tt_product p = *q;
+    p.m -= m, p.n -= n, p.c += at, p.a += m * q->a_rs, p.b += n;
+    if (p.bias) p.bias += n;
+    if (p.weights) p.weights += at;
+    if (p.moved) p.moved += at;
+    if (p.velocity) p.velocity += at;
+    if (p.decayed) p.decayed += at;
+    return p;
+}
 
+/* Outputs in the order in which they lie, for there is less to compute than to read and write: a few
+   rows of one vector after the other, or with a term or two one row of long pieces. */
 static void gemm_shallow(const tt_product *q) {
-    tt_ix m = 0, n;
-    if (q->ko * q->ki > 2) IN_ORDER(ROWS, VECTORS);
-    IN_ORDER(1, LONG);
+    enum { PIECE = LONG * LANES };
+    const int tall = q->ko * q->ki > 2 || q->n < PIECE;
+    tt_ix m = 0, n = 0;
+    tt_product left;
+    for (; tall && q->m - m >= ROWS; m += ROWS) {
+        for (n = 0; q->n - n >= VECTORS * LANES; n += VECTORS * LANES)
+            tile_wide(q, m, n, 0, ROWS, VECTORS, 0, 0);
+        for (; q->n - n >= LANES; n += LANES) tile_wide(q, m, n, 0, ROWS, 1, 0, 0);
+#ifdef TT_MASKS
+        if (n < q->n) tile_wide(q, m, n, q->n - n, ROWS, 1, 0, 1);
+#else
+        for (; n < q->n; n++) tile_float(q, m, n, 0, ROWS, 1, 0, 0);
+#endif
+    }
+    for (; !tall && m < q->m; m++)
+        for (n = 0; q->n - n >= PIECE; n += PIECE) tile_wide(q, m, n, 0, 1, LONG, 0, 0);
+    if (tall ? m < q->m : n < q->n) {
+        left = left_of(q, tall ? m : 0, tall ? 0 : n);
+        if (tall)
+            gemm_near(&left);
+        else
+            gemm_shallow(&left);
+    }
 }
 
 /* Rows of b that lie pages apart are brought together where many rows of a use them. Not where a sum
@@ -321,7 +340,7 @@ static void gemm_shallow(const tt_product *q) {
 void tt_gemm(const tt_product *q) {
     enum { FAR = 512, MANY = 32 }; /* floats between rows, and rows of a, from which that pays */
     enum { SHALLOW = 64 }; /* terms of a sum */
-    if (q->ko * q->ki <= SHALLOW && q->n >= LANES) {
+    if (q->ko * q->ki <= SHALLOW && q->n > LANES) {
         gemm_shallow(q);
     } else if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1 &&
                (!q->weights || q->moved || q->ki <= DEEP)) {
