@@ -80,7 +80,7 @@ def _memory() -> int:
 def kernel(op: str, backend: str, dtype: str = "float32") -> Callable[..., None]:
     """The kernel of a row. Numba and C serve float32 and leave what they lack to the reference."""
     families = [_family("numpy")]
-    if backend != "numpy" and dtype == "float32":
+    if backend == "c" or (backend != "numpy" and dtype == "float32"):  # C looks at each operand
         families.insert(0, _family(backend))
     for family in families:
         try:
