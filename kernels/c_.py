@@ -166,7 +166,7 @@ def library() -> ctypes.CDLL:
             raise ImportError(f"{path}: this machine's floats are not as they are promised to be")
         found.tt_walk.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
         found.tt_walk.restype = ctypes.c_int
-        found.tt_walk_wide.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ssize_t)
+        found.tt_walk_wide.argtypes = (ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_ssize_t] * 2)
         found.tt_walk_wide.restype = ctypes.c_int
         _loaded.append(found)
     return _loaded[0]
@@ -251,7 +251,8 @@ class _Walk:
         self.given: tuple[Any, ...] = self.table, len(rows)
         if len(rows) > len(stages):
             widths = (ctypes.c_int32 * len(stages))(*map(len, stages))
-            self.walk, self.given = library().tt_walk_wide, (self.table, widths, len(stages))
+            self.walk = library().tt_walk_wide
+            self.given = self.table, widths, len(stages), min(threads(), max(map(len, stages)))
         self.stops = [function for function, _ in run if hasattr(function, "arrays")]
 
     def __call__(self) -> None:

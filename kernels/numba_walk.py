@@ -333,7 +333,7 @@ class _Walk:
                 whole.add((function, given))
         self.kept, self.widths = run, np.array(widths, np.int64)
         (self.table, self.records), (self.parts, self.others) = whole.table(), parts.table()
-        self.helpers = max(widths) - 1
+        self.helpers = min(threads(), max(widths)) - 1
         self.stops = [function for function, _ in run if hasattr(function, "arrays")]
 
     def __call__(self) -> None:

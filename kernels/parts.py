@@ -1,5 +1,6 @@
-"""Calls cut into parts that can run at the same time: each over some of the samples, so that every
-output is one part's and no sum is cut. It runs nothing itself, and decides by sizes alone."""
+"""Calls cut into parts that can run at the same time: each over some of the samples, or some of a
+kernel's taps, so that every output is one part's and no sum is cut. It runs nothing itself, and
+decides by sizes alone."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -51,9 +52,13 @@ class Together:
 
 
 def parts_of(op: str, args: Sequence[Any], count: int) -> Iterator[tuple[Any, ...]]:
-    """The arguments of `count` parts of a call, or of none: where its row is not by sample, where
-    it is too small, or where one part would write what another reads."""
-    if count < 2 or op not in _BY_SAMPLE:
+    """The arguments of the parts of a call for `count` threads, or of none: where its row is not
+    cut, where it is too small, or where one part would write what another reads."""
+    if count < 2:
+        return
+    if op == "conv2d_vjp_w":
+        yield from _of_taps(args, count)
+    if op not in _BY_SAMPLE:
         return
     places, scratch = _BY_SAMPLE[op]
     arrays = [args[k] for k in places]
@@ -72,6 +77,31 @@ def parts_of(op: str, args: Sequence[Any], count: int) -> Iterator[tuple[Any, ..
         for place in scratch if k else ():  # the plan's own is the first part's
             part[place] = args[place].copy()
         yield tuple(part)
+
+
+def _of_taps(args: Sequence[Any], count: int) -> Iterator[tuple[Any, ...]]:
+    """conv2d_vjp_w for an even share of the taps each, as rectangles of them, the large ones first.
+    Not where a group has one channel: there taps are summed together."""
+    dw, x, g, (kh, kw), stride, padding, groups, dilation, acc = args
+    arrays = dw, x, g
+    if kh * kw < count or dw.shape[2] == 1 or not all(a.flags.c_contiguous for a in arrays):
+        return
+    if dw.size * (g.size // g.shape[-1]) < LEAST_WORK or not _apart(arrays):
+        return
+    blocks = []
+    for k in range(count):
+        at, end = kh * kw * k // count, kh * kw * (k + 1) // count
+        while at < end:
+            i, j = divmod(at, kw)
+            rows = (end - at) // kw if j == 0 else 0
+            size = (rows, kw) if rows else (1, min(kw - j, end - at))
+            blocks.append((i, j, *size))
+            at += size[0] * size[1]
+    for i, j, down, across in sorted(blocks, key=lambda b: -b[2] * b[3]):
+        top, bottom, left, right = padding
+        around = top - i * dilation[0], bottom, left - j * dilation[1], right
+        to = dw[i : i + down, j : j + across]
+        yield to, x, g, (down, across), stride, around, groups, dilation, acc
 
 
 def _work(op: str, args: Sequence[Any]) -> float:

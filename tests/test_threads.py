@@ -82,7 +82,25 @@ def test_parts_are_of_the_samples_and_have_scratch_of_their_own():
     assert not list(parts.parts_of("conv2d_vjp_x", args, 1))
     few = tuple(a[:4] if k < 2 else a for k, a in enumerate(args))
     assert not list(parts.parts_of("conv2d_vjp_x", few, 2))
-    assert not list(parts.parts_of("conv2d_vjp_w", args, 2))
+
+
+def test_a_weight_gradients_parts_are_even_shares_of_its_taps():
+    dw, x = np.zeros((3, 3, 8, 8), np.float32), np.ones((9, 16, 16, 8), np.float32)
+    args = (dw, x, x, (3, 3), (1, 1), (1, 1, 1, 1), 1, (1, 1), False)
+    cut = list(parts.parts_of("conv2d_vjp_w", args, 2))
+    assert [(part[3], part[5][0], part[5][2]) for part in cut] == [
+        *(((1, 3), 1, 1), ((1, 3), -1, 1)),  # kernel, padding above and left
+        *(((1, 2), 0, 0), ((1, 1), 0, 1)),
+    ]
+    for part in cut:
+        assert part[0].flags.c_contiguous and np.shares_memory(part[0], dw)
+        part[0][...] += 1
+    assert (dw == 1).all()
+    assert len(list(parts.parts_of("conv2d_vjp_w", args, 9))) == 9
+    assert not list(parts.parts_of("conv2d_vjp_w", args, 10))
+    assert not list(parts.parts_of("conv2d_vjp_w", args, 1))
+    deep = np.zeros((3, 3, 1, 8), np.float32)
+    assert not list(parts.parts_of("conv2d_vjp_w", (deep, *args[1:6], 8, (1, 1), False), 2))
 
 
 def test_what_would_write_over_another_part_stays_whole():

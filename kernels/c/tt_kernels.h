@@ -48,8 +48,9 @@ typedef struct {
     const int32_t *words;
 } tt_call;
 int tt_walk(const tt_call *calls, tt_ix count);
-/* The same where stage k is `widths[k]` calls, the parts of one; hosts run them on threads. */
-int tt_walk_wide(const tt_call *calls, const int32_t *widths, tt_ix stages);
+/* The same where stage k is `widths[k]` calls, the parts of one, at most 255; hosts run them on so many
+   threads. */
+int tt_walk_wide(const tt_call *calls, const int32_t *widths, tt_ix stages, tt_ix threads);
 
 /* 0 if this build's float arithmetic is the one that the bits are promised for; else the sum of
    1 products fused into sums, 2 excess precision, 4 subnormal results flushed, 8 subnormal operands

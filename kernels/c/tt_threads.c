@@ -1,8 +1,11 @@
 /* The parts of a call on several threads, for hosts (-DTT_VECTORS); a board has one. A part is a
-   call of its own over some of the samples, so no sum is cut and the bits are those of one thread.
+   call of its own over some of the samples or taps, so no sum is cut and the bits are those of one
+   thread.
 
-   Threads are started by the first walk that wants them. Between parts they watch for more for some
-   microseconds, then sleep. A second walk at the same time runs its parts one after the other. */
+   Whoever is free takes the next part: a thread that wakes late, or that others keep from its
+   processor, is waited for with no part but the one it has begun. Threads are started by the first walk
+   that wants them. Between parts they watch for more for some microseconds, then sleep. A second walk
+   at the same time runs its parts one after the other. */
 #include "tt_kernels.h"
 
 #ifdef TT_VECTORS
@@ -14,39 +17,45 @@ enum { MOST = 64, WATCH = 4000, YIELD = 64 };
 
 static pthread_mutex_t walking = PTHREAD_MUTEX_INITIALIZER, door = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t bell = PTHREAD_COND_INITIALIZER;
-static const tt_call *work;     /* part k is thread k's; the caller is thread 0 */
-static tt_ix parts;
-static unsigned turn;           /* of the parts that are to be done now */
-static unsigned since[MOST];    /* the turn after which a thread was started */
-static int left, sleepers, started;
-static pid_t home;              /* whose threads they are: a fork has none of them */
+static const tt_call *work;
+static unsigned open_parts; /* how many there are * 256 + how many were taken */
+static int done, sleepers, started;
+static pid_t home; /* whose threads they are: a fork has none of them */
 
-static void run(const tt_call *call) { call->kernel(call->operands, call->words); }
+static int is_open(unsigned parts) { return (parts & 255u) < parts >> 8; }
 
-static void *thread(void *given) {
-    tt_ix mine = (tt_ix)(intptr_t)given;
-    unsigned seen = since[mine];
-    for (;;) {
-        int watched = 0;
-        while (__atomic_load_n(&turn, __ATOMIC_SEQ_CST) == seen) {
-            if (++watched % YIELD == 0) sched_yield();
-            if (watched < WATCH) continue;
-            pthread_mutex_lock(&door);
-            __atomic_add_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
-            while (__atomic_load_n(&turn, __ATOMIC_SEQ_CST) == seen)
-                pthread_cond_wait(&bell, &door);
-            __atomic_sub_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
-            pthread_mutex_unlock(&door);
-        }
-        seen = __atomic_load_n(&turn, __ATOMIC_SEQ_CST);
-        if (mine < parts) run(work + mine);
-        __atomic_sub_fetch(&left, 1, __ATOMIC_SEQ_CST); /* nobody misses a turn */
-    }
-    return 0;
+/* Do a part that is open; whether there was one. What `work` is stays until all are done. */
+static int help(void) {
+    unsigned seen = __atomic_load_n(&open_parts, __ATOMIC_SEQ_CST);
+    const tt_call *call;
+    if (!is_open(seen) || !__atomic_compare_exchange_n(&open_parts, &seen, seen + 1u, 0,
+                                                       __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        return 0;
+    call = __atomic_load_n(&work, __ATOMIC_SEQ_CST) + (seen & 255u);
+    call->kernel(call->operands, call->words);
+    __atomic_add_fetch(&done, 1, __ATOMIC_SEQ_CST);
+    return 1;
 }
 
-/* As many threads as `count` parts want, as far as they can be had. */
-static int start(int count) {
+static void *thread(void *nothing) {
+    int watched = 0;
+    for (;; watched++) {
+        if (help()) watched = 0;
+        if (watched % YIELD == YIELD - 1) sched_yield();
+        if (watched < WATCH) continue;
+        pthread_mutex_lock(&door);
+        __atomic_add_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
+        while (!is_open(__atomic_load_n(&open_parts, __ATOMIC_SEQ_CST)))
+            pthread_cond_wait(&bell, &door);
+        __atomic_sub_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
+        pthread_mutex_unlock(&door);
+        watched = 0;
+    }
+    return nothing;
+}
+
+/* As many threads as `count`, the caller among them, as far as they can be had. */
+static void start(tt_ix count) {
     pthread_t made;
     if (home != getpid()) {
         static const pthread_mutex_t open = PTHREAD_MUTEX_INITIALIZER;
@@ -54,42 +63,37 @@ static int start(int count) {
         home = getpid(), door = open, bell = still, started = 1, sleepers = 0;
     }
     while (started < count && started < MOST) {
-        since[started] = turn;
-        if (pthread_create(&made, 0, thread, (void *)(intptr_t)started)) break;
+        if (pthread_create(&made, 0, thread, 0)) break;
         pthread_detach(made);
         started++;
     }
-    return started >= count;
 }
 
-static void together(const tt_call *calls, tt_ix count) {
+static void together(const tt_call *calls, int32_t count) {
     int watched = 0;
-    work = calls, parts = count;
-    __atomic_store_n(&left, started - 1, __ATOMIC_SEQ_CST);
-    __atomic_add_fetch(&turn, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&done, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&work, calls, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&open_parts, (unsigned)count << 8, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&sleepers, __ATOMIC_SEQ_CST)) {
         pthread_mutex_lock(&door);
         pthread_cond_broadcast(&bell);
         pthread_mutex_unlock(&door);
     }
-    run(calls);
-    while (__atomic_load_n(&left, __ATOMIC_SEQ_CST) > 0)
-        if (++watched % YIELD == 0) sched_yield();
+    while (__atomic_load_n(&done, __ATOMIC_SEQ_CST) < count)
+        if (!help() && ++watched % YIELD == 0) sched_yield();
 }
 
-int tt_walk_wide(const tt_call *calls, const int32_t *widths, tt_ix stages) {
-    int most = 1, wide;
+int tt_walk_wide(const tt_call *calls, const int32_t *widths, tt_ix stages, tt_ix threads) {
     tt_ix k, i;
-    for (k = 0; k < stages; k++)
-        if (widths[k] > most) most = widths[k];
-    wide = !pthread_mutex_trylock(&walking);
+    const int wide = !pthread_mutex_trylock(&walking);
+    if (wide) start(threads);
     for (k = 0; k < stages; calls += widths[k], k++) {
         if (widths[k] == 1) {
             if (tt_walk(calls, 1)) break;
-        } else if (wide && start(most)) {
+        } else if (wide && widths[k] < 256) {
             together(calls, widths[k]);
         } else {
-            for (i = 0; i < widths[k]; i++) run(calls + i);
+            for (i = 0; i < widths[k]; i++) calls[i].kernel(calls[i].operands, calls[i].words);
         }
     }
     if (wide) pthread_mutex_unlock(&walking);
