@@ -147,6 +147,16 @@ def test_plan_takes_every_argument(ok, tmp_path):
     ET.parse(picture)
 
 
+@pytest.mark.parametrize(
+    ("columns", "most"), [("60", 60), ("200", 200), ("0", 80), ("-3", 80), ("wide", 80)]
+)
+def test_help_is_as_wide_as_the_terminal(columns, most, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    status, out, _ = run("train", "--help")
+    longest = max(map(len, out.splitlines()))
+    assert status == 0 and 2 * most / 3 < longest <= most
+
+
 def test_plan_prints_a_table(run):
     status, out, err = run("plan", "digits_cnn", "--ram", "64K", "--batch", "1")
     assert (status, err) == (0, "")

@@ -226,6 +226,10 @@ def test_importing_tinytrain_costs_little_beside_numpy() -> None:
         "argparse",
         "multiprocessing",
         "tempfile",
+        "shutil",
+        "pathlib",
+        "json",
+        "numpy.ma",
         "bz2",
         "lzma",
     }
