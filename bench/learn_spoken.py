@@ -1,10 +1,10 @@
 """Spoken digits (FSDD) of a speaker whom the network never heard, before and after five of each.
 
 Each of six speakers in turn is in no pretraining. Of that speaker's 50 utterances a digit the first
-five are learned from, and those from the tenth on are tested, before and after. How they are
-learned was chosen on other folds: networks that know four speakers, judged on the two others. For
-each speaker but one the choice is what the other five's figures alone would choose; for yweweler
-two settings tied.
+five are learned from, and those from the tenth on are tested, before and after. How the
+networks are trained and how they adapt was chosen on other folds: networks that know four speakers,
+judged on the two others. For each speaker the choice is what the other five's figures alone would
+choose.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def learned(
     y: np.ndarray | None = None,
 ) -> Any:
     """The network after it learned the utterances `few`: as they are where no gradient is taken,
-    else EPOCHS random pictures of each, in batches of ten."""
+    else EPOCHS random pictures of each, some mixed with another of the word, in batches of ten."""
     ram = RAM if way == "last" else None
     y = speech.digit[few] if y is None else y
     if way == "prototypes":
@@ -80,8 +80,8 @@ def learned(
     made = optim.SGD(lr=rate, momentum=0.9)
     learner = tt.adapt(net, way, ram=ram, flash=True, optimizer=made, batch=BATCH, seed=seed)
     rng = np.random.default_rng([seed, 2])
-    views = np.tile(few, EPOCHS)
-    return learner.fit(augmented(views, rng), np.tile(y, EPOCHS), epochs=1, progress=False)
+    views = [spoken.among_voices(augmented(few, rng), y, rng) for _ in range(EPOCHS)]
+    return learner.fit(np.concatenate(views), np.tile(y, EPOCHS), epochs=1, progress=False)
 
 
 def _summed(way: str, found: np.ndarray, takes: str) -> list[Row]:

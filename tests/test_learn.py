@@ -12,6 +12,7 @@ from tinytrain.data import strokes
 from tinytrain.data.affine import affine, random_affine
 from tinytrain.data.sound import LogMel
 from tinytrain.models import shipped, train_characters, train_spoken
+from tinytrain.models.train import Recipe
 
 RNG = np.random.default_rng(0)
 
@@ -217,6 +218,39 @@ def test_a_network_is_written_and_read_again(tmp_path):
         shipped.read(tmp_path / "b.npz")
     with pytest.raises(tt.InputError, match="zoo"):
         shipped.save(nn.Sequential(nn.ReLU()), tmp_path / "c.npz")
+
+
+def test_voices_are_mixed_with_the_same_word_alone():
+    rng = np.random.default_rng(0)
+    y = np.array([0, 1, 0, 1, 2], np.int32)
+    x = rng.normal(size=(5, 4, 3, 1)).astype(np.float32)
+    x -= x.mean((1, 2), keepdims=True)
+    seen = np.zeros(5, bool)
+    for _ in range(20):
+        mixed = train_spoken.among_voices(x, y, rng)
+        assert abs(mixed.mean((1, 2))).max() < 1e-6
+        for k, other in ((0, 2), (2, 0), (1, 3), (3, 1), (4, 4)):
+            toward, moved = (x[other] - x[k]).ravel(), (mixed[k] - x[k]).ravel()
+            share = moved @ toward / max(toward @ toward, 1e-9)
+            assert -1e-6 <= share <= 0.5
+            np.testing.assert_allclose(moved, share * toward, atol=1e-5)
+            seen[k] |= share > 0.01
+    assert seen.tolist() == [True] * 4 + [False]
+
+
+def test_a_recipe_is_run_to_its_end():
+    recipe = Recipe(epochs=3, batch=4, rate=1e-2, decay=0.01)
+    net, drawn = models.build("mlp", input_shape=(3,), hidden=(4,), classes=2), []
+    x, y = normal(10, 3), np.arange(10, dtype=np.int32) % 2
+
+    def draw(pick):
+        drawn.extend(pick.tolist())
+        return x[pick], y[pick]
+
+    trainer = recipe(net, 10, draw, backend="numpy")
+    assert trainer.steps == 6 and len(drawn) == 24 and set(drawn) == set(range(10))
+    assert trainer.optimizer.schedule(6) == pytest.approx(0, abs=1e-9)
+    assert max(map(trainer.optimizer.schedule, range(6))) == pytest.approx(1e-2)
 
 
 def test_a_missed_goal_is_marked():
