@@ -2,9 +2,8 @@
 
 Each of six speakers in turn is in no pretraining. Of that speaker's 50 utterances a digit the first
 five are learned from, and those from the tenth on are tested, before and after. How the
-networks are trained and how they adapt was chosen on other folds: networks that know four speakers,
-judged on the two others. For each speaker the choice is what the other five's figures alone would
-choose.
+networks are trained and how they adapt was chosen on other folds, once for all: networks that know
+four speakers, judged on the two others.
 """
 
 from __future__ import annotations

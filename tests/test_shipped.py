@@ -50,6 +50,16 @@ def test_characters_lie_where_they_lay():
     assert ((e[0] - e[1]) ** 2).sum() > 1
 
 
+def test_clothes_are_what_they_were():
+    net = models.pretrained("clothes")
+    y, x = np.mgrid[-1:1:28j, -1:1:28j].astype(np.float32)
+    box = ((abs(x) < 0.5) & (abs(y) < 0.8)).astype(np.float32)[None, ..., None]
+    outputs = tt.Trainer(net, batch=1).predict(box)
+    want = (-0.0956, -2.7311, -0.9074, -2.6626)
+    np.testing.assert_allclose(outputs[0, :4], want, rtol=1e-3, atol=1e-3)
+    assert net.classes[outputs[0].argmax()] == "shirt"
+
+
 def test_digits_are_told_by_five_of_each():
     """Of a network that never saw one; the nearest mean of pixels comes to 75 %."""
     assert example_characters.main(5) > 0.8
