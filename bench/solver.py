@@ -41,6 +41,7 @@ def run(data: str | None = None, json: bool = False) -> dict[str, Any]:
         print(f"\nbatch {BATCH}, momentum; seconds of this processor")
         head = ("model", "ram", "arena", "slice", "extra work", "seconds")
         print(report.table(head, [_zoo_cells(r) for r in found["zoo"]]))
+        print("; ".join(where_and_when().values()))
     return found
 
 
