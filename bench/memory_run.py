@@ -58,7 +58,7 @@ def time_ratio(case: Case) -> dict[str, Any]:
     }
 
 
-def _seconds(trainer: Trainer, x: np.ndarray, y: np.ndarray) -> float:
+def _seconds(trainer: Trainer, x: Any, y: Any) -> float:
     begin = time.perf_counter()
     trainer.step(x, y)
     return time.perf_counter() - begin
@@ -76,14 +76,17 @@ def _trainer(case: Case, policy: str, density: float | None = None) -> Trainer:
     )
 
 
-def _data(trainer: Trainer, zeros: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """A batch of noise, or of zeros, and labels that go with the loss."""
+def _data(trainer: Trainer, zeros: bool = False) -> tuple[Any, Any]:
+    """A batch of noise, or of zeros, and labels; of numbers of classes or pieces the first."""
     rng = np.random.default_rng(0)
     tape, batch = trainer.plan.program.tape, trainer.batch
-    x = rng.standard_normal((batch, *(trainer.net.input_shape or ())), dtype=np.float32)
-    label = next(tape.specs[v] for v, leaf in tape.leaves.items() if leaf.kind == "label")
-    shape = (batch, *label.shape[1:])
-    x = 0 * x if zeros else x
-    if label.is_float:
-        return x, rng.standard_normal(shape, dtype=np.float32)
-    return x, rng.integers(0, tape.specs[tape.outputs[0]].shape[-1], shape, dtype=np.int32)
+
+    def drawn(kind: str) -> Any:
+        specs = [tape.specs[v] for v, leaf in tape.leaves.items() if leaf.kind == kind]
+        made = [np.zeros((batch, *s.shape[1:]), s.dtype) for s in specs]
+        for a in made:
+            if a.dtype.kind == "f" and not (zeros and kind == "input"):
+                a[...] = rng.standard_normal(a.shape, np.float32)
+        return made[0] if len(made) == 1 else tuple(made) or None
+
+    return drawn("input"), drawn("label")
