@@ -471,7 +471,8 @@ def build(folder: Path, sanitize: str = "undefined") -> Path:
     objects = [p.name for p in folder.glob("*.o")]
     for name in ("c99_slots", "c99_resume"):
         source = str(PROGRAMS / f"{name}.c")
-        subprocess.run([*gcc, source, *objects, "-o", name], cwd=folder, check=True)
+        strict = [*gcc, "-Wall", "-Wextra", "-Werror", source, *objects, "-o", name]
+        subprocess.run(strict, cwd=folder, check=True)
     return folder
 
 
