@@ -104,8 +104,8 @@ C_KERNELS = (
     ),
     Mutant(
         "kernels/c/tt_update.c",
-        "if (!tt_is_finite(x[i])) *flag = (uint32_t)k;",
-        "if (!tt_is_finite(x[i])) *flag = 1u;",
+        "if (bad) *flag = (uint32_t)k;",
+        "if (bad) *flag = 1u;",
         f"{_CASES}check_finite",
     ),
     Mutant(
@@ -116,14 +116,14 @@ C_KERNELS = (
     ),
     Mutant(
         "kernels/c/tt_bitmap.c",
-        "bit && count < capacity",
-        "bit && count <= capacity",
+        "if (count < capacity) values[count]",
+        "if (count <= capacity) values[count]",
         "tests/test_bitmap.py -k nothing_beyond",
     ),
     Mutant(
         "kernels/c/tt_norm.c",
-        "middle[i] = dbeta[k + i] / count",
-        "middle[i] = dbeta[k + i]",
+        "s = load(dbeta + k, cut, n) / count;",
+        "s = load(dbeta + k, cut, n);",
         "tests/test_c.py -k norms_have",
     ),
     Mutant(
@@ -233,8 +233,8 @@ PLANNER = (
     ),
     Mutant(
         "tinytrain/arena.py",
-        "insort(placed, (place, place + need, v))",
-        "insort(placed, (place, place + need - 1, v))",
+        "offset[u] + size[u]) for u in near(v)",
+        "offset[u] + size[u] - 1) for u in near(v)",
         "tests/test_arena.py",
     ),
     Mutant(
@@ -377,9 +377,9 @@ TRAINING = (
         "tests/test_reproducible.py",
     ),
     Mutant(
-        "tinytrain/trainer.py",
-        "self.epoch, self.within = self.epoch + 1, 0",
-        "self.epoch = self.epoch + 1",
+        "tinytrain/fitting.py",
+        "t.epoch, t.within = t.epoch + 1, 0",
+        "t.epoch = t.epoch + 1",
         "tests/test_checkpoint.py -k 'interrupted or twice'",
     ),
     Mutant(

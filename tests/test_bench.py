@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import xml.etree.ElementTree as ET
 from functools import partial
 
@@ -11,8 +12,17 @@ import pytest
 
 import tinytrain as tt
 from tinytrain import models
-from tinytrain.bench import cifar, curves, memory, memory_cases, memory_run, torch_peer
+from tinytrain.bench import (
+    cifar,
+    curves,
+    memory,
+    memory_cases,
+    memory_run,
+    mutations,
+    torch_peer,
+)
 from tinytrain.bench.memory_bytes import bytes_of, forward_bytes
+from tinytrain.bench.mutants import MUTANTS
 from tinytrain.errors import InputError
 from tinytrain.freeze import Recorder, sample_specs
 
@@ -128,3 +138,18 @@ def test_augmented_images_are_shifted_and_mirrored_alone():
     for image, made in zip(x, out, strict=True):
         assert set(np.unique(made)) <= {0.0, *np.unique(image)}
         assert (made != 0).mean() > 0.7  # at most four rows and four columns are gone
+
+
+def test_every_mutant_changes_one_place_and_names_tests_that_are_there(checkout):
+    """Who changes such a line mends bench/mutants.py, and has that fault done again."""
+    for m in MUTANTS:
+        assert (checkout / m.file).read_text(encoding="utf-8").count(m.old) == 1, (m.file, m.old)
+        assert m.old != m.new
+        files = [word for word in shlex.split(m.tests) if word.endswith(".py")]
+        assert files and all((checkout / name).is_file() for name in files), m.tests
+
+
+def test_the_results_of_the_mutants_are_of_this_list():
+    """Each was noticed, so far as the results in the checkout say."""
+    found = mutations._former()
+    assert {found.get(mutations._cells(m)) for m in MUTANTS} == {mutations.KILLED}
