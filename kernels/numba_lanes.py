@@ -207,6 +207,19 @@ def _load(kind):
 
 
 splat, splat8 = _splat(MANY), _splat(EIGHT)  # the same float32 in every lane
+
+
+@intrinsic
+def splat_at(typing, at):
+    """The float32 at an address in every lane."""
+
+    def codegen(context, builder, sig, args):
+        one = builder.load(pointer(builder, args[0], F32), align=4)
+        return broadcast(builder, one, LANES)
+
+    return MANY(types.int64), codegen
+
+
 # load(at, count): `count` float32 from an address; lanes from count on are +0 and not read.
 load, load8 = _load(MANY), _load(EIGHT)
 

@@ -7,8 +7,8 @@ Every output is one float32 sum over k ascending, from +0 or, when `acc`, from t
 import numpy as np
 from numba import njit
 
-from .numba_gemm import gemm, gemm_nt
-from .numba_lanes import LANES, address, bits_of
+from .numba_gemm import FUSED, gemm, gemm_nt
+from .numba_lanes import LANES, address, bits_of, load, splat, splat_at, store
 
 # A block of A (rows x k, float32) stays in a second-level cache while B's columns pass by; the
 # sum goes on from the stored value with the next block of k, which keeps its order.
@@ -116,6 +116,22 @@ def matmul_tn_sgd(y, p, a, b, lr, block, flat):
 
 
 @njit(cache=True, error_model="numpy")
+def _move_rows(v, p, m, n, a, b, momentum, weight_decay, lr):
+    """The same where the gradient is one product: there is hardly more than to read and write."""
+    mu, decay, rate = splat(np.float32(momentum)), splat(np.float32(weight_decay)), splat(lr)
+    for row in range(m):
+        factor = splat_at(a + 4 * row)
+        for k in range(0, n, LANES):
+            at, left = 4 * (row * n + k), n - k
+            weight, velocity = load(p + at, left), load(v + at, left) * mu
+            if weight_decay != 0:
+                velocity = velocity + decay * weight
+            velocity = velocity + factor * load(b + 4 * k, left)
+            store(velocity, v + at, left)
+            store(weight - rate * velocity, p + at, left)
+
+
+@njit(cache=True, error_model="numpy")
 def matmul_tn_momentum(v1, p1, v, p, a, b, lr, momentum, weight_decay, flat):
     """Every tile of the velocity begins, gains the gradient and moves its weights in registers."""
     (m, n), k = p.shape, a.size // v.shape[0]
@@ -126,6 +142,11 @@ def matmul_tn_momentum(v1, p1, v, p, a, b, lr, momentum, weight_decay, flat):
     pull = np.int64(bits_of(np.float32(momentum))) & 0xFFFFFFFF
     pull |= np.int64(bits_of(np.float32(weight_decay))) << 32
     most = _rows_of(n, k)
+    if k == 1 and not FUSED:
+        _move_rows(
+            address(v1), address(p1), m, n, address(a), address(b), momentum, weight_decay, lr[()]
+        )
+        return
     for row in range(0, m, most):
         at, rows = 4 * row, min(most, m - row)
         gemm(
