@@ -229,11 +229,137 @@ static float sum_group(const groups *s, const float *x, float m, int square) {
     return total8(sums);
 }
 
+#ifdef TT_VECTORS
+/* Groups of at most eight channels: each channel is a sum of its own, so that lanes run over the
+   channels of many groups at once. The same sums as below, and the same bits. */
+
+enum { TOGETHER = 64 }; /* channels, of whole groups, that are done at a time */
+
+static tt_ix whole_groups(const groups *s, tt_ix first) {
+    tt_ix n = TOGETHER / s->channels * s->channels;
+    return s->c - first < n ? s->c - first : n;
+}
+
+/* Of n channels' sums the group's, divided by its count. */
+static void meet(const groups *s, float *out, const float *sums, tt_ix n) {
+    tt_ix k, i;
+    for (k = 0; k < n; k += s->channels) {
+        float own[8] = {0};
+        for (i = 0; i < s->channels; i++) own[i] = sums[k + i];
+        *out++ = total8(own) / s->count;
+    }
+}
+
+/* A number of each group, for each of its channels. */
+static void spread(const groups *s, float *out, const float *of, tt_ix n) {
+    tt_ix k, i;
+    for (k = 0; k < n; k += s->channels, of++)
+        for (i = 0; i < s->channels; i++) out[k + i] = *of;
+}
+
+ALWAYS void sum_lanes(float *out, const float *x, tt_ix rows, tt_ix step, wide m, const int square,
+                      const int cut, tt_ix n) {
+    wide total = {0};
+    for (; rows > 0; rows--, x += step) {
+        const wide d = load(x, cut, n) - m;
+        if (square)
+            total += d * d;
+        else
+            total += d;
+    }
+    store(out, total, cut, n);
+}
+
+static void norm_together(const groups *s, float *y, const float *x, const float *gamma,
+                          const float *beta, float *mean, float *var, tt_ix c) {
+    float m[TOGETHER], r[TOGETHER], sums[TOGETHER] = {0};
+    tt_ix k;
+#define PLAIN(cut, n) sum_lanes(sums + k, x + k, s->pixels, s->c, splat(0.0f), 0, cut, n)
+    FOR_CHANNELS(PLAIN, c)
+    meet(s, mean, sums, c), spread(s, m, mean, c);
+#define SQUARES(cut, n)                                                                            \
+    sum_lanes(sums + k, x + k, s->pixels, s->c, load(m + k, cut, n), 1, cut, n)
+    FOR_CHANNELS(SQUARES, c)
+    meet(s, var, sums, c), spread(s, r, var, c);
+    for (k = 0; k < c; k++) r[k] = rstd_of(r[k], s->eps);
+#define SCALED(cut, n)                                                                             \
+    scale_rows(y + k, x + k, s->pixels, s->c, load(m + k, cut, n),                                 \
+               times(gamma ? gamma + k : 0, load(r + k, cut, n), cut, n),                          \
+               load_or_0(beta ? beta + k : 0, cut, n), cut, n)
+    FOR_CHANNELS(SCALED, c)
+}
+
+ALWAYS void tilt_lanes(float *totals, float *tilts, const float *from, const float *x, tt_ix rows,
+                       tt_ix step, wide m, wide factor, const int cut, tt_ix n) {
+    wide total = {0}, tilt = {0};
+    for (; rows > 0; rows--, from += step, x += step) {
+        const wide d = load(from, cut, n) * factor;
+        total += d;
+        tilt += d * (load(x, cut, n) - m);
+    }
+    store(totals, total, cut, n), store(tilts, tilt, cut, n);
+}
+
+ALWAYS void group_lanes(float *dx, const float *from, const float *x, tt_ix rows, tt_ix step,
+                        wide m, wide factor, wide r, wide shift, wide slope, const int cut,
+                        tt_ix n) {
+    for (; rows > 0; rows--, dx += step, from += step, x += step) {
+        const wide d = load(from, cut, n) * factor, u = load(x, cut, n) - m;
+        store(dx, r * ((d - shift) - u * slope), cut, n);
+    }
+}
+
+/* What the gradient of each group is moved by, and by how much of x, for each of its channels. */
+static void slopes(const groups *s, float *shift, float *slope, const float *totals,
+                   const float *tilts, const float *r, tt_ix n) {
+    tt_ix k, i;
+    for (k = 0; k < n; k += s->channels) {
+        float total[8] = {0}, tilt[8] = {0}, moved, tilted;
+        for (i = 0; i < s->channels; i++) total[i] = totals[k + i], tilt[i] = tilts[k + i];
+        moved = total8(total) / s->count, tilted = total8(tilt) * r[k] / s->count * r[k];
+        for (i = 0; i < s->channels; i++) shift[k + i] = moved, slope[k + i] = tilted;
+    }
+}
+
+static void vjp_together(const groups *s, float *dx, const float *from, const float *x,
+                         const float *mean, const float *var, const float *gamma, tt_ix c) {
+    float m[TOGETHER], r[TOGETHER], one[TOGETHER], totals[TOGETHER] = {0}, tilts[TOGETHER] = {0};
+    float shift[TOGETHER], slope[TOGETHER];
+    tt_ix k;
+    spread(s, m, mean, c), spread(s, r, var, c);
+    for (k = 0; k < c; k++) r[k] = rstd_of(r[k], s->eps), one[k] = 1.0f;
+    if (!gamma) gamma = one;
+#define TILTS(cut, n)                                                                              \
+    tilt_lanes(totals + k, tilts + k, from + k, x + k, s->pixels, s->c, load(m + k, cut, n),       \
+               load(gamma + k, cut, n), cut, n)
+    FOR_CHANNELS(TILTS, c)
+    slopes(s, shift, slope, totals, tilts, r, c);
+#define GROUP_GRADIENT(cut, n)                                                                     \
+    group_lanes(dx + k, from + k, x + k, s->pixels, s->c, load(m + k, cut, n),                     \
+                load(gamma + k, cut, n), load(r + k, cut, n), load(shift + k, cut, n),             \
+                load(slope + k, cut, n), cut, n)
+    FOR_CHANNELS(GROUP_GRADIENT, c)
+}
+#endif
+
 void tt_kernel_group_norm(void *const *p, const int32_t *g) {
     groups s = groups_of(g);
     float *mean = p[1], *var = p[2];
     const float *gamma = p[4], *beta = p[5];
     tt_ix k, at;
+#ifdef TT_VECTORS
+    if (s.channels <= 8) {
+        for (at = 0; at < s.images; at++) {
+            for (k = 0; k < s.c; k += whole_groups(&s, k)) {
+                tt_ix start = at * s.pixels * s.c + k, group = at * s.groups + k / s.channels;
+                norm_together(&s, (float *)p[0] + start, (const float *)p[3] + start,
+                              gamma ? gamma + k : 0, beta ? beta + k : 0, mean + group, var + group,
+                              whole_groups(&s, k));
+            }
+        }
+        return;
+    }
+#endif
     for (at = 0; at < s.images * s.groups; at++) {
         tt_ix first = at % s.groups * s.channels, start = at / s.groups * s.pixels * s.c + first;
         const float *x = (const float *)p[3] + start, *slopes = gamma ? gamma + first : 0;
@@ -278,6 +404,19 @@ void tt_kernel_group_norm_vjp_x(void *const *p, const int32_t *g) {
     groups s = groups_of(g);
     const float *mean = p[3], *var = p[4], *gamma = p[5];
     tt_ix k, i, j, at;
+#ifdef TT_VECTORS
+    if (s.channels <= 8) {
+        for (at = 0; at < s.images; at++) {
+            for (k = 0; k < s.c; k += whole_groups(&s, k)) {
+                tt_ix start = at * s.pixels * s.c + k, group = at * s.groups + k / s.channels;
+                vjp_together(&s, (float *)p[0] + start, (const float *)p[1] + start,
+                             (const float *)p[2] + start, mean + group, var + group,
+                             gamma ? gamma + k : 0, whole_groups(&s, k));
+            }
+        }
+        return;
+    }
+#endif
     for (k = 0; k < s.images * s.groups; k++) {
         tt_ix first = k % s.groups * s.channels, start = k / s.groups * s.pixels * s.c + first;
         const float *from = (const float *)p[1] + start, *x = (const float *)p[2] + start;
