@@ -2,13 +2,27 @@
    8 j + k. Only the bits of +0 are dropped; a gradient is a product with 0 or 1, not a choice. */
 #include "tt_packed.h"
 
+#ifdef TT_EXPANDS
+/* Which of sixteen outputs of a gate let the gradient pass. */
+ALWAYS __mmask16 passing(__m512 y, float most, unsigned open) {
+    const __mmask16 above = _mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_GT_OQ);
+    return open ? above : above & _mm512_cmp_ps_mask(y, _mm512_set1_ps(most), _CMP_LT_OQ);
+}
+#endif
+
 void tt_kernel_gate_mask(void *const *p, const int32_t *g) {
     uint8_t *mask = p[0];
     const float *y = p[1];
     float most = tt_float((uint32_t)g[1]);
     unsigned open = most > 6.0f; /* no number is too large */
-    tt_ix i, k, n = g[0];
-    for (i = 0; i < n; i += 8) { /* without a branch: what passes is as good as random */
+    tt_ix i = 0, k, n = g[0];
+#ifdef TT_EXPANDS
+    for (; n - i >= GROUP; i += GROUP) {
+        const uint16_t marks = (uint16_t)passing(_mm512_loadu_ps(y + i), most, open);
+        memcpy(mask + (i >> 3), &marks, sizeof marks);
+    }
+#endif
+    for (; i < n; i += 8) { /* without a branch: what passes is as good as random */
         tt_ix count = n - i < 8 ? n - i : 8;
         unsigned byte = 0u;
         for (k = 0; k < count; k++)
@@ -74,15 +88,13 @@ void tt_kernel_bitmap_gate_vjp(void *const *p, const int32_t *g) {
     unsigned open = most > 6.0f; /* no number is too large */
     tt_ix i = 0, at = 0, n = g[0];
 #ifdef TT_EXPANDS
-    const __m512 one = _mm512_set1_ps(1.0f), zero = _mm512_setzero_ps(), top = _mm512_set1_ps(most);
+    const __m512 one = _mm512_set1_ps(1.0f);
     for (; n - i >= GROUP; i += GROUP) {
         const __mmask16 bits = bits_of(mask, i);
         const int count = __builtin_popcount(bits);
         const __m512 y = expanded(values + at, bits, count);
-        __mmask16 passes = _mm512_cmp_ps_mask(y, zero, _CMP_GT_OQ);
-        if (!open) passes &= _mm512_cmp_ps_mask(y, top, _CMP_LT_OQ);
-        _mm512_storeu_ps(dx + i, _mm512_mul_ps(_mm512_loadu_ps(from + i),
-                                               _mm512_maskz_mov_ps(passes, one)));
+        const __m512 passes = _mm512_maskz_mov_ps(passing(y, most, open), one);
+        _mm512_storeu_ps(dx + i, _mm512_mul_ps(_mm512_loadu_ps(from + i), passes));
         at += count;
     }
 #endif
