@@ -100,16 +100,44 @@ enum { PANEL = 16, ROOM = 16 * 1024 };
 
 static int has_room(const tt_window *s) { return s->kh * s->kw * s->n * PANEL <= ROOM; }
 
+/* All taps of `width` input channels from c on, turned, last to first. */
+static void turn_panel(const tt_window *s, float *panel, const float *w, tt_ix part, tt_ix c,
+                       tt_ix width) {
+    tt_ix tap, taps = s->kh * s->kw;
+    for (tap = 0; tap < taps; tap++)
+        tt_turn(panel + (taps - 1 - tap) * s->n * width, width,
+                w + (tap * s->depth + c) * s->o + part * s->n, s->o, width, s->n);
+}
+
+/* Whether the whole kernel of a convolution over its own input is turned at once. */
+static int is_small(const tt_window *s) {
+    return s->parts == 1 && !s->deep && s->kh * s->kw * s->n * s->depth <= ROOM;
+}
+
+/* Rows [begin, end) of dx, to `to`, at stride 1; `panels` holds the whole kernel. */
+static void gather_rows(const tt_window *s, float *to, const float *g, const float *panels,
+                        tt_ix begin, tt_ix end) {
+    tt_ix c;
+    for (c = 0; c < s->depth; c += PANEL) {
+        tt_image k = {0};
+        k.c = s->n, k.n = k.w_in = s->depth - c < PANEL ? s->depth - c : PANEL;
+        k.h = s->ho, k.w = s->wo, k.ho = s->h, k.wo = s->w, k.sh = k.sw = 1, k.dh = s->dh, k.dw = s->dw;
+        k.kh = s->kh, k.kw = s->kw;
+        k.top = (s->kh - 1) * s->dh - s->top, k.left = (s->kw - 1) * s->dw - s->left;
+        k.y_row = s->w * s->c, k.y_pixel = s->c, k.x_pixel = s->o;
+        k.w_tap = s->n * k.n, k.w_row = s->kw * k.w_tap;
+        tt_walk_image(&k, to + c, g, panels + c * s->kh * s->kw * s->n, 0, begin, end);
+    }
+}
+
 static void gather_dense(const tt_window *s, float *dx, const float *g, const float *w, int add) {
     float panel[ROOM];
-    tt_ix part, c, tap, taps = s->kh * s->kw;
+    tt_ix part, c;
     for (part = 0; part < s->parts; part++) {
         for (c = 0; c < s->depth; c += PANEL) {
             tt_image k = {0};
             k.c = s->n, k.n = k.w_in = s->depth - c < PANEL ? s->depth - c : PANEL, k.add = add;
-            for (tap = 0; tap < taps; tap++) /* last to first */
-                tt_turn(panel + (taps - 1 - tap) * s->n * k.n, k.n,
-                        w + (tap * s->depth + c) * s->o + part * s->n, s->o, k.n, s->n);
+            turn_panel(s, panel, w, part, c, k.n);
             gather(s, k, dx + part * s->depth + c, g + part * s->n, panel, s->n * k.n);
         }
     }
@@ -174,11 +202,31 @@ void tt_kernel_conv2d_vjp_x(void *const *p, const int32_t *geometry) {
     }
 }
 
+/* Rows [begin, end) of dx, to `to`, a tap after the other. */
+static void scatter_rows(const tt_window *s, void *const *p, float *to, const float *g, tt_ix begin,
+                         tt_ix end) {
+    tt_ix k, part;
+    for (k = 0; k < (end - begin) * s->w * s->c; k++) to[k] = 0.0f;
+    for (k = s->kh * s->kw - 1; k >= 0; k--) {
+        for (part = 0; part < s->parts; part++) {
+            const float *b = p[4] || s->deep ? turned(s, p[4], p[2], k, part) : 0;
+            if (b) tap_to_rows(s, to, g, b, k, part, begin, end);
+        }
+    }
+}
+
 void tt_kernel_conv2d_vjp_x_lines(void *const *p, const int32_t *geometry) {
     tt_window s = tt_window_of(geometry);
     float *lines = p[3];
-    tt_ix row = s.w * s.c, before = (s.kh - 1) * s.dh - s.top, image, i, k, part;
+    tt_ix row = s.w * s.c, before = (s.kh - 1) * s.dh - s.top, image, i;
     tt_ix strip = geometry[16] - (before < s.h - 1 ? before : s.h - 1);
+#ifdef TT_VECTORS
+    float panels[ROOM];
+    const int small = is_small(&s);
+    for (i = 0; small && i < s.depth; i += PANEL)
+        turn_panel(&s, panels + i * s.kh * s.kw * s.n, p[2], 0, i,
+                   s.depth - i < PANEL ? s.depth - i : PANEL);
+#endif
     for (image = 0; image < s.images; image++) {
         float *target = (float *)p[0] + image * s.h * row;
         const float *g = (const float *)p[1] + image * s.ho * s.wo * s.o;
@@ -186,13 +234,12 @@ void tt_kernel_conv2d_vjp_x_lines(void *const *p, const int32_t *geometry) {
         for (i = 0; i < s.h; i += strip) {
             tt_ix rows = s.h - i < strip ? s.h - i : strip;
             float *to = lines + (i - done) * row;
-            for (k = 0; k < rows * row; k++) to[k] = 0.0f;
-            for (k = s.kh * s.kw - 1; k >= 0; k--) {
-                for (part = 0; part < s.parts; part++) {
-                    const float *b = p[4] || s.deep ? turned(&s, p[4], p[2], k, part) : 0;
-                    if (b) tap_to_rows(&s, to, g, b, k, part, i, i + rows);
-                }
-            }
+#ifdef TT_VECTORS
+            if (small)
+                gather_rows(&s, to, g, panels, i, i + rows);
+            else
+#endif
+                scatter_rows(&s, p, to, g, i, i + rows);
             ready = i + rows == s.h ? s.h : i + rows > before ? i + rows - before : 0;
             done = tt_flush(lines, target, row, done, ready, i + rows);
         }
