@@ -14,7 +14,10 @@ import numba  # noqa: F401  (so that its absence shows here, before any kernel i
 from . import numba_cache  # noqa: F401  (before any kernel is compiled)
 
 _FILES = {
-    "bitmap": ("bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp", "topk_pack"),
+    "bitmap": (
+        *("bitmap_pack", "bitmap_unpack", "bitmap_gate_vjp", "topk_pack"),
+        *("gate_mask", "gate_mask_vjp"),
+    ),
     "conv": ("conv2d", "conv2d_vjp_x", "conv2d_vjp_w", "conv2d_vjp_w_sgd"),
     "elementwise": (
         *("add", "sub", "mul", "scale", "relu", "relu6", "relu6_vjp"),

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from .numba_bits import gate as _gate
-from .numba_bits import pack, unpack
+from .numba_bits import mark, pack, through, unpack
 from .numba_walk import Choice
 
 _NO_BOUND = math.nan  # nothing compares with it
@@ -59,6 +59,10 @@ def _unpack(y, mask, values):
     unpack(y, 0, mask, values, 0, y.size, 0)
 
 
+def _bound(gate):
+    return 6.0 if gate == "relu6" else _NO_BOUND
+
+
 def _bits(x):
     return x.reshape(-1).view(np.uint32)
 
@@ -80,5 +84,14 @@ def bitmap_unpack(y, mask, values, shape):
 
 @Choice
 def bitmap_gate_vjp(dx, g, mask, values, gate):
-    most = 6.0 if gate == "relu6" else _NO_BOUND
-    return _gate, (dx.reshape(-1), g.reshape(-1), mask, values, most)
+    return _gate, (dx.reshape(-1), g.reshape(-1), mask, values, _bound(gate))
+
+
+@Choice
+def gate_mask(mask, y, gate):
+    return mark, (mask, y.reshape(-1), _bound(gate))
+
+
+@Choice
+def gate_mask_vjp(dx, g, mask):
+    return through, (dx.reshape(-1), g.reshape(-1), mask)

@@ -115,7 +115,45 @@ def where_below(typing, a, most, value):
     return MANY(MANY, MANY, MANY), codegen
 
 
+@intrinsic
+def mark16(typing, mask, y, most):
+    """The bits of sixteen lanes to an address: above 0 and not `most` (NaN: no bound) or above."""
+
+    def codegen(context, builder, sig, args):
+        mask, y, most = args
+        above = builder.fcmp_ordered(">", y, ir.Constant(_VECTOR, [0.0] * GROUP))
+        held = builder.and_(above, builder.fcmp_unordered("<", y, most))
+        builder.store(builder.bitcast(held, _BITS), pointer(builder, mask, _BITS), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, MANY, MANY), codegen
+
+
+@intrinsic
+def ones16(typing, mask):
+    """1 in the lanes whose bits are set, else +0."""
+
+    def codegen(context, builder, sig, args):
+        bits = builder.load(pointer(builder, args[0], _BITS), align=1)
+        one, nothing = (ir.Constant(_VECTOR, [x] * GROUP) for x in (1.0, 0.0))
+        return builder.select(builder.bitcast(bits, _MASK), one, nothing)
+
+    return MANY(types.int64), codegen
+
+
 if GROUPS:
+
+    @njit(cache=True, error_model="numpy")
+    def _mark_groups(mask, y, most, end):
+        top = splat(np.float32(most))
+        for k in range(0, end, GROUP):
+            mark16(address(mask) + (k >> 3), load(address(y) + 4 * k, GROUP), top)
+
+    @njit(cache=True, error_model="numpy")
+    def _through_groups(dx, g, mask, end):
+        for k in range(0, end, GROUP):
+            value = load(address(g) + 4 * k, GROUP) * ones16(address(mask) + (k >> 3))
+            store(value, address(dx) + 4 * k, GROUP)
 
     @njit(cache=True, error_model="numpy")
     def _unpack_groups(out, to, mask, values, begin, end, at):
@@ -148,6 +186,14 @@ if GROUPS:
         return at
 
 else:
+
+    @njit(cache=True)
+    def _mark_groups(mask, y, most, end):
+        pass
+
+    @njit(cache=True)
+    def _through_groups(dx, g, mask, end):
+        pass
 
     @njit(cache=True)
     def _unpack_groups(out, to, mask, values, begin, end, at):
@@ -215,3 +261,22 @@ def gate(dx, g, mask, values, most):
         passes = bit & np.int64(y > np.float32(0)) & np.int64(not y >= np.float32(most))
         dx[k] = g[k] * np.float32(passes)
         at += bit
+
+
+@njit(cache=True, error_model="numpy")
+def mark(mask, y, most):
+    """The mask of what a gate let pass: above 0 and below `most` (NaN: no bound)."""
+    start = _groups(0, y.size)
+    _mark_groups(mask, y, most, start)
+    for k in range(start, y.size):
+        bit = np.int64(y[k] > np.float32(0)) & np.int64(not y[k] >= np.float32(most))
+        mask[k >> 3] = (mask[k >> 3] if k & 7 else 0) | bit << (k & 7)
+
+
+@njit(cache=True, error_model="numpy")
+def through(dx, g, mask):
+    """g times the bits of a mask: a product, as in `relu_vjp`."""
+    start = _groups(0, g.size)
+    _through_groups(dx, g, mask, start)
+    for k in range(start, g.size):
+        dx[k] = g[k] * np.float32((mask[k >> 3] >> (k & 7)) & 1)

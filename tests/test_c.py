@@ -201,6 +201,7 @@ def test_the_rest_of_a_step_has_the_bits_of_numba(seed: int) -> None:
     packed = same("bitmap_pack", [*held, np.zeros((), np.uint32)], [x], (x.size,))
     same("bitmap_unpack", [y], packed[:2], (x.shape,))
     same("bitmap_gate_vjp", [y], [z, *packed[:2]], (gate,))
+    same("gate_mask_vjp", [y], [z, *same("gate_mask", held[:1], [x], (gate,))])
     z.reshape(-1)[rng.integers(z.size)] = (NAN, np.inf, -np.inf)[seed % 3]
     same("check_finite", [np.zeros((), np.uint32)], [x, z, labels])
 

@@ -337,6 +337,8 @@ def one_call_of_each() -> dict[str, tuple]:
         "bitmap_pack": (bits, packed, count, x, 768),
         "bitmap_unpack": (y, bits, packed, x.shape),
         "bitmap_gate_vjp": (y, x, bits, packed, "relu"),
+        "gate_mask": (bits, x, "relu6"),
+        "gate_mask_vjp": (y, x, bits),
         "bitmap_conv2d_vjp_w": (w, bits, packed, y, x[0].copy(), x.shape, (3, 3), *at, False),
         "bitmap_matmul_tn": (a, bits, packed, b, a[:2].copy(), (6, 6), True, False),
         "topk_pack": (bits, packed, x, np.zeros(256, np.uint32), 76),
