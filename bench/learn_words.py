@@ -14,11 +14,12 @@ from functools import partial
 import numpy as np
 
 from tinytrain.bench.learn import Nets, Row
-from tinytrain.bench.learn_spoken import LEARNED, TESTED, learned, others
+from tinytrain.bench.learn_spoken import LEARNED, TESTED, Recipe, learned, others
 from tinytrain.bench.machine import data_file
 from tinytrain.models import train_spoken as spoken
 
 WORDS = {0: (1, 4, 7, 0, 3, 6), 1: (2, 5, 8, 1, 4, 7)}  # seed: the new word of each speaker
+RECIPE = Recipe(100, 0.005, 0.0)  # of the last block
 EXAMPLES = 3  # of the new word
 OFTEN = {"prototypes": 1, "last": 3}  # as often as an old word's they are learned
 KNOWN = {"prototypes": LEARNED, "last": EXAMPLES}  # of each old word
@@ -43,7 +44,7 @@ def rows(data: str | None, nets: Nets) -> list[Row]:
                 known = speech.pick([speaker], 0, KNOWN[way], old)
                 told = [speech.pick([speaker], 0, EXAMPLES, [new])] * OFTEN[way]
                 few = np.concatenate([known, *told])
-                learner = learned(net, way, speech, augmented, few, seed)
+                learner = learned(net, way, speech, augmented, few, seed, RECIPE)
                 right = learner.predict(x) == y
                 each.append((right[y == new].mean(), right[y != new].mean()))
     goals = {"prototypes": (0.88, 0.94), "last": (0.95, 0.94)}
