@@ -32,7 +32,10 @@ GOALS = {  # how many times faster than PyTorch, one thread, at batch 1, 8 and 3
 BATCHES = (1, 8, 32)
 ROUNDS, QUICK_ROUNDS = 11, 5
 TURN = 0.02  # seconds
-THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "TINYTRAIN")  # what each reads for its threads
+THREADS = (  # what each reads for its threads
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+    *("NUMBA_NUM_THREADS", "TINYTRAIN_THREADS"),
+)
 
 
 def run(
@@ -71,7 +74,7 @@ class _Side:
 
     def __init__(self, side: str, threads: int):
         command = [sys.executable, "-m", "tinytrain.bench.speed_turns", side]
-        given = {f"{name}_NUM_THREADS": str(threads) for name in THREADS}
+        given = {name: str(threads) for name in THREADS}
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
