@@ -225,8 +225,8 @@ class Search:
         fallback = None
         if trial.peak > ram:  # the smallest was promised, so it must be found again
             fallback = trial, _ = self._tightest(size, ram)
-            if len(trial.live) > solver.lowerings // LAPS:  # that search took its time already
-                solver.lowerings //= 2
+            if len(trial.live) > solver.lowerings // LAPS:  # that search took all of the time
+                return fallback
         target = ram
         for _ in range(ATTEMPTS):
             if trial.peak > target:
