@@ -307,6 +307,29 @@ static tt_product left_of(const tt_product *q, tt_ix m, tt_ix n) {
     return p;
 }
 
+/* A vector of velocities at `at`, of row factors and of b, and the weights that it moves. */
+ALWAYS void move_some(const tt_product *q, tt_ix at, wide factor, const float *b, const int cut,
+                      tt_ix left) {
+    const wide old = load(q->weights + at, cut, left);
+    wide s = load(q->velocity + at, cut, left) * q->momentum;
+    if (q->decayed) s += q->decay * load(q->decayed + at, cut, left);
+    s = PLUS_wide(s, factor, load(b, cut, left));
+    store(q->c + at, s, cut, left);
+    store(q->moved + at, old - q->rate * s, cut, left);
+}
+
+/* Velocities that gain one product each: there is hardly more than to read and write. */
+static void move_rows(const tt_product *given) {
+    const tt_product q = *given; /* its own: what is stored cannot change it */
+    tt_ix m, n;
+    for (m = 0; m < q.m; m++) {
+        const wide factor = splat(q.a[m * q.a_rs]);
+        for (n = 0; q.n - n >= LANES; n += LANES)
+            move_some(&q, m * q.c_rs + n, factor, q.b + n, 0, 0);
+        if (n < q.n) move_some(&q, m * q.c_rs + n, factor, q.b + n, 1, q.n - n);
+    }
+}
+
 /* Outputs in the order in which they lie, for there is less to compute than to read and write: a few
    rows of one vector after the other, or with a term or two one row of long pieces. */
 static void gemm_shallow(const tt_product *q) {
@@ -340,7 +363,9 @@ static void gemm_shallow(const tt_product *q) {
 void tt_gemm(const tt_product *q) {
     enum { FAR = 512, MANY = 32 }; /* floats between rows, and rows of a, from which that pays */
     enum { SHALLOW = 64 }; /* terms of a sum */
-    if (q->ko * q->ki <= SHALLOW && q->n > LANES) {
+    if (q->moved && q->ko * q->ki == 1 && q->n > LANES) {
+        move_rows(q);
+    } else if (q->ko * q->ki <= SHALLOW && q->n > LANES) {
         gemm_shallow(q);
     } else if (q->b_ki >= FAR && q->m >= MANY && q->ko == 1 &&
                (!q->weights || q->moved || q->ki <= DEEP)) {
