@@ -121,26 +121,46 @@ def avg_pool2d_vjp(dx, g, size, kernel_size, stride, padding, acc):
                     store(load(at, n) + value, at, n)
 
 
+@njit(cache=True, error_model="numpy", inline="always")
+def _byte(flat, at, count, bits):
+    """`count` numbers of an index from `at` on, in the low bits of a byte."""
+    byte = 0
+    for m in range(count):
+        byte |= (flat[at + m] & ((1 << bits) - 1)) << bits * m
+    return byte
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _numbers(flat, at, count, bits, byte):
+    for m in range(count):
+        flat[at + m] = (byte >> bits * m) & ((1 << bits) - 1)
+
+
 @njit(cache=True, error_model="numpy")
 def index_pack(y, index, bits):
-    flat, share, low = index.reshape(-1), 8 // bits, (1 << bits) - 1
-    for k in range(flat.size // share):
-        byte = 0
-        for m in range(share):
-            byte |= (flat[share * k + m] & low) << bits * m
-        y[k] = byte
+    flat = index.reshape(-1)
+    share = 8 // bits
+    whole = flat.size // share
+    if bits == 2:  # with constants, so that the inner loops are unrolled
+        for k in range(whole):
+            y[k] = _byte(flat, 4 * k, 4, 2)
+    else:
+        for k in range(whole):
+            y[k] = _byte(flat, 2 * k, 2, 4)
     if flat.size % share:
-        byte = 0
-        for m in range(flat.size % share):
-            byte |= (flat[flat.size // share * share + m] & low) << bits * m
-        y[y.size - 1] = byte
+        y[whole] = _byte(flat, whole * share, flat.size % share, bits)
 
 
 @njit(cache=True, error_model="numpy")
 def index_unpack(index, y, shape, bits):
-    flat, share, low = index.reshape(-1), 8 // bits, (1 << bits) - 1
-    for k in range(flat.size // share):
-        for m in range(share):
-            flat[share * k + m] = (y[k] >> bits * m) & low
-    for k in range(flat.size // share * share, flat.size):
-        flat[k] = (y[k // share] >> bits * (k % share)) & low
+    flat = index.reshape(-1)
+    share = 8 // bits
+    whole = flat.size // share
+    if bits == 2:
+        for k in range(whole):
+            _numbers(flat, 4 * k, 4, 2, y[k])
+    else:
+        for k in range(whole):
+            _numbers(flat, 2 * k, 2, 4, y[k])
+    if flat.size % share:
+        _numbers(flat, whole * share, flat.size % share, bits, y[whole])

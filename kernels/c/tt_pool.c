@@ -151,29 +151,44 @@ void tt_kernel_avg_pool2d_vjp(void *const *p, const int32_t *g) {
     }
 }
 
-void tt_kernel_index_pack(void *const *p, const int32_t *g) {
-    uint8_t *y = p[0];
-    const uint8_t *index = p[1];
-    unsigned bits = (unsigned)g[1], low = (1u << bits) - 1u, byte = 0u, at = 0u;
-    tt_ix i, n = g[0];
-    for (i = 0; i < n; i++) {
-        byte |= (index[i] & low) << at;
-        at = (at + bits) & 7u;
-        if (!at || i == n - 1) {
-            *y++ = (uint8_t)byte;
-            byte = 0u;
-        }
+/* `share` numbers of `bits` bits lie in a byte: constants where these are called, so that a
+   compiler can unroll the inner loops. */
+static void index_pack(uint8_t *y, const uint8_t *index, tt_ix n, int share, int bits) {
+    unsigned low = (1u << bits) - 1u;
+    tt_ix i;
+    int k;
+    for (i = 0; i < n; i += share) {
+        unsigned byte = 0u;
+        if (n - i >= share)
+            for (k = 0; k < share; k++) byte |= (index[i + k] & low) << bits * k;
+        else
+            for (k = 0; k < (int)(n - i); k++) byte |= (index[i + k] & low) << bits * k;
+        *y++ = (uint8_t)byte;
     }
 }
 
-void tt_kernel_index_unpack(void *const *p, const int32_t *g) {
-    uint8_t *index = p[0];
-    const uint8_t *y = p[1];
-    unsigned bits = (unsigned)g[1], low = (1u << bits) - 1u, at = 0u;
-    tt_ix i, n = g[0];
-    for (i = 0; i < n; i++) {
-        index[i] = (uint8_t)(*y >> at & low);
-        at = (at + bits) & 7u;
-        if (!at) y++;
+static void index_unpack(uint8_t *index, const uint8_t *y, tt_ix n, int share, int bits) {
+    unsigned low = (1u << bits) - 1u;
+    tt_ix i;
+    int k;
+    for (i = 0; i < n; i += share, y++) {
+        if (n - i >= share)
+            for (k = 0; k < share; k++) index[i + k] = (uint8_t)(*y >> bits * k & low);
+        else
+            for (k = 0; k < (int)(n - i); k++) index[i + k] = (uint8_t)(*y >> bits * k & low);
     }
+}
+
+void tt_kernel_index_pack(void *const *p, const int32_t *g) {
+    if (g[1] == 2)
+        index_pack(p[0], p[1], g[0], 4, 2);
+    else
+        index_pack(p[0], p[1], g[0], 2, 4);
+}
+
+void tt_kernel_index_unpack(void *const *p, const int32_t *g) {
+    if (g[1] == 2)
+        index_unpack(p[0], p[1], g[0], 4, 2);
+    else
+        index_unpack(p[0], p[1], g[0], 2, 4);
 }
