@@ -150,7 +150,7 @@ def _read_file(path: str, names: tuple[str, ...] | None) -> Contents:
 
 
 def is_adapted(path: str) -> bool:
-    """Whether it holds an adapted network (`adapt.Learner`), not a trainer."""
+    """Whether it holds an adapted network (`tt.Learner`), not a trainer."""
     return read(path, names=())[0].get("kind") == ADAPTED
 
 

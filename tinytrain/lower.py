@@ -177,6 +177,12 @@ class Lowering:
                 seen |= {v for i, v in enumerate(node.ins) if v in need and row.vjp_of(i)}
         return wrt & seen
 
+    def holds(self, made: int, v: int, kind: str) -> int:
+        """Say that `made`, a value of this kind, holds v or a part of it; `made`."""
+        self.program.kinds[made] = kind
+        self.program.stands_for[made] = v
+        return made
+
     def keep_at(self, value: int, leaf: int) -> int:
         """Say that `value` is written to the leaf's own buffer."""
         self.program.home[value] = leaf
@@ -224,9 +230,7 @@ class Lowering:
     def _mask(self, node: Node, held: int) -> int:
         """One bit for each element of a gate's output, which `held` is: does the gradient pass?"""
         mask = self.emit("gate_mask", held, gate=node.op)
-        self.program.kinds[mask] = "stash"
-        self.program.stands_for[mask] = node.outs[0]
-        return mask
+        return self.holds(mask, node.outs[0], "stash")
 
     def is_lean(self, node: Node) -> bool:
         """Whether the node runs in the form that needs the fewest bytes."""
@@ -343,9 +347,7 @@ class Lowering:
     def inverted(self, v: int) -> int:
         """v from the last node on the tape that can give it back."""
         node, inverse = self.inverse_of(v)
-        value = inverse(self, node)
-        self.program.stands_for[value] = v
-        self.program.kinds[value] = "activation"
+        value = self.holds(inverse(self, node), v, "activation")
         self.inverses.append(value)
         return value
 

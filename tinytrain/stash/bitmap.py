@@ -37,20 +37,15 @@ def save(b, v: int) -> None:
     """Pack v: an index, or a value for which a density is known, if it pays."""
     bits = bits_of(b.producer[v], v)
     if bits is not None:
-        packed = b.emit("index_pack", v, bits=bits)
-        b.program.kinds[packed] = "stash"
-        b.program.stands_for[packed] = v
-        b.packed[v] = (packed,)
+        b.packed[v] = (b.holds(b.emit("index_pack", v, bits=bits), v, "stash"),)
         return
     density = b.decisions.densities.get(v)
     if density is None or not pays(b.spec(v), density):
         return
     capacity = max(room(b.spec(v).size, density), 1)
     mask, values, count = b.emit("bitmap_pack", v, capacity=capacity)
-    for part in (mask, values, count):
-        b.program.kinds[part] = "stash"
-    b.program.stands_for[mask] = b.program.stands_for[values] = v
-    b.packed[v] = mask, values
+    b.packed[v] = b.holds(mask, v, "stash"), b.holds(values, v, "stash")
+    b.program.kinds[count] = "stash"
     b.counts[count] = capacity
 
 
@@ -64,6 +59,4 @@ def restore(b, v: int) -> int:
         dense = b.emit("bitmap_unpack", *b.packed[v], shape=b.spec(v).shape)
     else:
         dense = b.emit("index_unpack", *b.packed[v], shape=b.spec(v).shape, bits=bits)
-    b.program.kinds[dense] = "activation"
-    b.program.stands_for[dense] = v
-    return dense
+    return b.holds(dense, v, "activation")

@@ -14,9 +14,7 @@ def save(b, v: int) -> None:
     """Write v, if it is large enough."""
     if b.spec(v).nbytes < SMALLEST:
         return
-    stored = b.emit("spill", v)
-    b.program.kinds[stored] = "spill"
-    b.program.stands_for[stored] = v
+    stored = b.holds(b.emit("spill", v), v, "spill")
     b.program.kinds[b.emit("spill_wait", v, stored)] = "io"
     b.spilled[v] = stored
 
@@ -25,9 +23,7 @@ def restore(b, v: int) -> int:
     """v read back, once for all readers; v itself where it stayed."""
     if v not in b.spilled:
         return v
-    held = b.emit("fetch", b.spilled[v])
-    b.program.kinds[held] = "activation"
-    b.program.stands_for[held] = v
+    held = b.holds(b.emit("fetch", b.spilled[v]), v, "activation")
     b.program.kinds[b.emit("fetch_wait", held, b.spilled[v])] = "io"
     return held
 

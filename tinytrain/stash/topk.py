@@ -8,6 +8,8 @@ et al. 2021).
 
 import math
 
+from tinytrain.stash import bitmap
+
 SHARE = 0.1  # of a value's elements, where no density is given
 
 
@@ -20,15 +22,9 @@ def save(b, v: int) -> None:
     """Pack v's largest elements. If v is a gate's output, its sign is kept by `masks`."""
     k = room(b.spec(v).size, b.decisions.densities[v])
     mask, values = b.emit("topk_pack", v, k=k)
-    b.program.kinds[mask] = b.program.kinds[values] = "stash"
-    b.program.stands_for[mask] = b.program.stands_for[values] = v
-    b.packed[v] = mask, values
+    b.packed[v] = b.holds(mask, v, "stash"), b.holds(values, v, "stash")
 
 
 def restore(b, v: int) -> int:
     """The elements that were kept among zeros, anew for every reader."""
-    b.passes(v)
-    dense = b.emit("bitmap_unpack", *b.packed[v], shape=b.spec(v).shape)
-    b.program.kinds[dense] = "activation"
-    b.program.stands_for[dense] = v
-    return dense
+    return bitmap.restore(b, v)
