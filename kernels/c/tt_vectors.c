@@ -22,6 +22,7 @@ enum { ROWS = 4, VECTORS = 2, THIN = 2 };
 #endif
 enum { FEW = 4, LONG = 2 * THIN, MOST_ROWS = 8, MOST_VECTORS = LONG };
 
+#define APART static __attribute__((noinline))
 #if defined __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -55,12 +56,14 @@ enum { FEW = 4, LONG = 2 * THIN, MOST_ROWS = 8, MOST_VECTORS = LONG };
 #define LOAD(T, p) (cut ? some_of_##T(p, left) : *(const T *)(p))
 #define STORE(T, p, x) (cut ? some_to_##T(p, x, left) : (void)(*(T *)(p) = (x)))
 
-/* Of type T: `rows` x `vectors` sums from row m, column n on; with `cut`, of `left` columns. */
+/* Of type T: `rows` x `vectors` sums from row m, column n on; with `cut`, of `left` columns. `outer`: a's
+   rows lie side by side and the terms in one stretch, as in a dense weight's gradient. */
 #define TILE(T)                                                                                    \
     ALWAYS void tile_##T(const tt_product *q, tt_ix m, tt_ix n, tt_ix left, const int rows,        \
-                         const int vectors, const int lanewise, const int cut) {                   \
-        const tt_ix width = (tt_ix)(sizeof(T) / 4), c_rs = q->c_rs, a_rs = q->a_rs;                \
-        const tt_ix a_ki = q->a_ki, b_ki = q->b_ki, ki = q->ki;                                    \
+                         const int vectors, const int lanewise, const int cut,                     \
+                         const int outer) {                                                        \
+        const tt_ix width = (tt_ix)(sizeof(T) / 4), c_rs = q->c_rs, a_rs = outer ? 1 : q->a_rs;    \
+        const tt_ix a_ki = q->a_ki, b_ki = q->b_ki, ki = q->ki, ko = outer ? 1 : q->ko;            \
         float *c = q->c + m * c_rs + n;                                                            \
         T s[MOST_ROWS][MOST_VECTORS], b[MOST_VECTORS];                                             \
         const T nothing = {0};                                                                     \
@@ -79,7 +82,7 @@ enum { FEW = 4, LONG = 2 * THIN, MOST_ROWS = 8, MOST_VECTORS = LONG };
         } else {                                                                                   \
             EACH s[r][v] = nothing;                                                                \
         }                                                                                          \
-        for (o = 0; o < q->ko; o++) {                                                              \
+        for (o = 0; o < ko; o++) {                                                                 \
             const float *at = q->a + m * a_rs + o * q->a_ko + (lanewise ? n : 0);                  \
             const float *from = q->b + n + o * q->b_ko;                                            \
             for (k = ki; k > 0; k--, at += a_ki, from += b_ki) {                                   \
@@ -115,7 +118,7 @@ ALWAYS int height(const int most, tt_ix rest) {
 /* All rows of the columns from n on. */
 #define ROWS_OF(T, rows, most, vectors, lanewise, cut)                                             \
     case rows:                                                                                     \
-        if (rows <= most) tile_##T(q, m, n, left, rows, vectors, lanewise, cut);                   \
+        if (rows <= most) tile_##T(q, m, n, left, rows, vectors, lanewise, cut, 0);                \
         break;
 #define COLUMNS(name, T, most, vectors, lanewise, cut)                                             \
     static void name(const tt_product *q, tt_ix n, tt_ix left) {                                   \
@@ -331,31 +334,45 @@ static void move_rows(const tt_product *given) {
 }
 
 /* Outputs in the order in which they lie, for there is less to compute than to read and write: a few
-   rows of one vector after the other, or with a term or two one row of long pieces. */
-static void gemm_shallow(const tt_product *q) {
-    enum { PIECE = LONG * LANES };
-    const int tall = q->ko * q->ki > 2 || q->n < PIECE;
-    tt_ix m = 0, n = 0;
-    tt_product left;
-    for (; tall && q->m - m >= ROWS; m += ROWS) {
-        for (n = 0; q->n - n >= VECTORS * LANES; n += VECTORS * LANES)
-            tile_wide(q, m, n, 0, ROWS, VECTORS, 0, 0);
-        for (; q->n - n >= LANES; n += LANES) tile_wide(q, m, n, 0, ROWS, 1, 0, 0);
+   rows of one vector after the other. */
+ALWAYS void in_blocks(const tt_product *given, const int outer) {
+    const tt_product q = *given; /* its own: what is stored cannot change it */
+    tt_ix m, n;
+    for (m = 0; q.m - m >= ROWS; m += ROWS) {
+        for (n = 0; q.n - n >= VECTORS * LANES; n += VECTORS * LANES)
+            tile_wide(&q, m, n, 0, ROWS, VECTORS, 0, 0, outer);
+        for (; q.n - n >= LANES; n += LANES) tile_wide(&q, m, n, 0, ROWS, 1, 0, 0, outer);
 #ifdef TT_MASKS
-        if (n < q->n) tile_wide(q, m, n, q->n - n, ROWS, 1, 0, 1);
+        if (n < q.n) tile_wide(&q, m, n, q.n - n, ROWS, 1, 0, 1, outer);
 #else
-        for (; n < q->n; n++) tile_float(q, m, n, 0, ROWS, 1, 0, 0);
+        for (; n < q.n; n++) tile_float(&q, m, n, 0, ROWS, 1, 0, 0, outer);
 #endif
     }
-    for (; !tall && m < q->m; m++)
-        for (n = 0; q->n - n >= PIECE; n += PIECE) tile_wide(q, m, n, 0, 1, LONG, 0, 0);
-    if (tall ? m < q->m : n < q->n) {
-        left = left_of(q, tall ? m : 0, tall ? 0 : n);
-        if (tall)
-            gemm_near(&left);
-        else
-            gemm_shallow(&left);
+    if (m < q.m) {
+        const tt_product left = left_of(&q, m, 0);
+        gemm_near(&left);
     }
+}
+
+/* The same with a term or two: one row of long pieces after the other; the columns that are left. */
+APART tt_product in_pieces(const tt_product *q) {
+    enum { PIECE = LONG * LANES };
+    tt_ix m, n = 0;
+    for (m = 0; m < q->m; m++)
+        for (n = 0; q->n - n >= PIECE; n += PIECE) tile_wide(q, m, n, 0, 1, LONG, 0, 0, 0);
+    return left_of(q, 0, n);
+}
+
+/* Each by itself: together they would want more registers than there are. */
+APART void outer_blocks(const tt_product *q) { in_blocks(q, 1); }
+APART void any_blocks(const tt_product *q) { in_blocks(q, 0); }
+
+static void gemm_shallow(const tt_product *q) {
+    const tt_product left = q->ko * q->ki <= 2 ? in_pieces(q) : *q;
+    if (left.a_rs == 1 && left.ko == 1)
+        outer_blocks(&left);
+    else
+        any_blocks(&left);
 }
 
 /* Rows of b that lie pages apart are brought together where many rows of a use them. Not where a sum
