@@ -12,8 +12,9 @@ import pytest
 import tinytrain as tt
 from tinytrain import models, nn, optim
 from tinytrain.lifetime import live_bytes
-from tinytrain.plan import ALIGN, KINDS
+from tinytrain.plan import ALIGN, KINDS, LINE
 from tinytrain.report import PEAK_ROWS
+from tinytrain.run import new_arena
 
 WORST_RATIO = 1.02  # of the arena over the lower bound, from the issue
 SECONDS_A_LAYER = 0.2  # a guard against quadratic planning on any machine, not a measurement
@@ -52,6 +53,17 @@ def test_offsets_are_aligned_and_within_the_arena(name):
     ends = [b.offset + b.nbytes for b in plan.buffers]
     assert max(ends) == plan.arena_bytes
     assert all(b.offset >= 0 and b.offset % ALIGN == 0 for b in plan.buffers)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vgg6", "ds_cnn"])
+@pytest.mark.parametrize("policy", ["keep", "bitmap", "recompute"])
+def test_what_fills_whole_lines_of_a_cache_begins_with_one(name, policy):
+    plan = tt.plan(models.build(name), batch=32, policy=policy)
+    whole = [b for b in plan.buffers if b.nbytes % LINE == 0]
+    assert len(whole) > len(plan.buffers) / 2
+    assert {(b.offset - plan.base) % LINE for b in whole} == {0}
+    address = new_arena(plan.arena_bytes, plan.base).__array_interface__["data"][0]
+    assert (address + plan.base) % LINE == 0
 
 
 @zoo

@@ -26,7 +26,7 @@ Call = tuple[Callable[..., None], tuple[Any, ...]]
 POISON = 0xFF  # a NaN in float32, so that a dead byte that is read shows
 CANARIES = (0xA5, 0x5A)
 PIECE = 2**14  # bytes of an arena that are looked at together
-ALIGNMENT = 64  # of the arena's first byte
+ALIGNMENT = 64  # of an arena's memory: a line of the cache
 BACKENDS = ("numpy", "numba", "c")
 NUMBA_NEEDS = 2**30  # bytes of memory, below which its compiler (125 MB) is too much
 
@@ -234,9 +234,9 @@ def not_finite(what: str) -> NotFiniteError:
     )
 
 
-def new_arena(nbytes: int) -> np.ndarray:
-    """`nbytes` of memory whose first byte lies on a 64-byte line, filled with a canary.
-    InputError if this machine has not as much."""
+def new_arena(nbytes: int, line: int = 0) -> np.ndarray:
+    """`nbytes` of memory, filled with a canary, of which the byte `line` (16-byte aligned, a plan's
+    `base`) begins a 64-byte line. InputError if this machine has not as much."""
     try:
         raw = np.full(nbytes + ALIGNMENT, CANARIES[0], np.uint8)
     except (MemoryError, ValueError) as error:
@@ -244,7 +244,7 @@ def new_arena(nbytes: int) -> np.ndarray:
             f"the plan wants {nbytes:,} bytes, more memory than this machine has; use a smaller "
             f"batch, or name a budget with ram="
         ) from error
-    start = -raw.__array_interface__["data"][0] % ALIGNMENT
+    start = -(raw.__array_interface__["data"][0] + line) % ALIGNMENT
     return raw[start : start + nbytes]
 
 
@@ -274,7 +274,7 @@ class Executor:
         self._transfers: dict[int, Transfer] = {}
         if self.spill is not None:
             self.spill.nbytes = max(self.spill.nbytes, plan.spill_file_bytes)
-        self.arena = new_arena(plan.arena_bytes) if arena is None else arena
+        self.arena = new_arena(plan.arena_bytes, plan.base) if arena is None else arena
         self.poison = poison
         self._views: dict[int, np.ndarray] = {}
         program = plan.program

@@ -124,7 +124,7 @@ class Trainer:
             from tinytrain.spillfile import SpillFile
 
             self._spill = SpillFile(self.settings["spill"])
-        self.arena = new_arena(self.plan.arena_bytes)
+        self.arena = new_arena(self.plan.arena_bytes, self.plan.base)
         self._bound: dict[tuple[str, int], Bound] = {}
         self._cuts: dict[int, list[tuple[int, int, Bound]]] = {}
         self._infer_batch = self.plan.microbatch
@@ -465,7 +465,7 @@ class Trainer:
         """Median seconds of an update under this plan, over zeros in an arena of its own: nothing
         that the trainer holds changes. The first step, which may compile, is not counted; spilled
         values stay in memory."""
-        arena = new_arena(len(self.arena))
+        arena = new_arena(len(self.arena), self.plan.base)
         arena[...] = self.arena
         executor = Executor(self.plan, self.backend, arena)
         leaves = self.plan.program.leaves.items()

@@ -76,17 +76,18 @@ class Embedder:
         return tape.specs[tape.outputs[0]].shape[-1]
 
     def _bind(self) -> Bound:
-        arena = new_arena(self.plan.arena_bytes) if self.inside is None else self.inside.arena
-        executor = Executor(self.plan, self.backend, arena)
-        if self.inside is None:
-            for v, leaf in self.plan.program.leaves.items():
+        plan, inside = self.plan, self.inside
+        arena = new_arena(plan.arena_bytes, plan.base) if inside is None else inside.arena
+        executor = Executor(plan, self.backend, arena)
+        if inside is None:
+            for v, leaf in plan.program.leaves.items():
                 tensor = self.frozen.leaves.get(v)
                 if isinstance(tensor, Parameter):
                     tensor.move_to(executor.view(v))
                 elif leaf.kind == "constant" and tensor is not None:
                     executor.view(v)[...] = tensor.data
-        floor = self.plan.layout.end if self.inside is None else self.inside.plan.layout.end
-        return Bound(self.frozen, self.plan, executor, floor)
+        floor = (plan if inside is None else inside.plan).layout.end
+        return Bound(self.frozen, plan, executor, floor)
 
     def __call__(self, x: Any) -> np.ndarray:
         """Embeddings (N, size), float32, of samples (N, ...). InputError for another shape, an

@@ -107,7 +107,7 @@ class Translator:
             whole = self._plan("whole", self.longest, self.longest)[1]
             self._layout = whole.layout
             sizes = [whole.arena_bytes, *(self._plan(*p)[1].arena_bytes for p in parts)]
-            self._arena = new_arena(max(sizes))
+            self._arena = new_arena(max(sizes), whole.base)
             for p in parts:
                 bound = self._for(*p)
                 for v, leaf in bound.plan.program.leaves.items():

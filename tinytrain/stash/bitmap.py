@@ -11,11 +11,13 @@ import math
 from tinytrain.ops.pool import index_bits
 
 MARGIN = 0.05  # of a value's elements, on top of the nominal density, for batches that differ
+LINE, MANY = 16, 4096  # elements of a line of a host's cache; beside so many one does not count
 
 
 def room(size: int, density: float, margin: float = MARGIN) -> int:
-    """Elements planned for the non-zeros of a value of `size`."""
-    return math.ceil(size * min(1.0, density + margin))
+    """Elements planned for the non-zeros of a value of `size`: many fill whole lines of a cache."""
+    most = math.ceil(size * min(1.0, density + margin))
+    return most - most % LINE if most >= MANY else most
 
 
 def pays(spec, density: float) -> bool:
