@@ -7,9 +7,11 @@ same.
 
 from numba import njit
 
-from .numba_conv import _image, _tap_range, _transpose_tap
-from .numba_gemm import gemm
-from .numba_lanes import LANES, address, load, store, zero
+from .numba_conv import _PANEL, _image, _tap_range, _transpose_tap
+from .numba_gemm import gemm, turn
+from .numba_lanes import LANES, address, load, on_stack, store, zero
+
+_WHOLE = 40 * 1024  # float32 of a kernel that is turned as a whole on the stack
 
 
 @njit(cache=True, error_model="numpy")
@@ -27,11 +29,42 @@ def _flush(lines, target, row, done, ready, made):
     return ready
 
 
+@njit(cache=True)
+def _strip_of(lines, rows, waiting):
+    """Output rows to make at a time, of which `waiting` may have to wait: all where there are as
+    many lines."""
+    return rows if lines >= rows else lines - min(waiting, rows - 1)
+
+
+@njit(cache=True, error_model="numpy")
+def _turn_panels(panels, w):
+    """All taps, last to first, of _PANEL input channels after the other, lanes over these."""
+    (_, _, depth, o), taps = w.shape, w.shape[0] * w.shape[1]
+    for c in range(0, depth, _PANEL):
+        lanes = min(_PANEL, depth - c)
+        for t in range(taps):
+            to = panels + 4 * (c * taps + (taps - 1 - t) * lanes) * o
+            turn(to, lanes, address(w) + 4 * (t * depth + c) * o, o, lanes, o)
+
+
+@njit(cache=True, error_model="numpy")
+def _gather_panels(y, g, panels, shape, kernel, view):
+    """Rows of dx, at y, from the rows of g that they read; y, g and panels are addresses."""
+    (seen, wd, rows, c, o), (kh, kw), (top, left, dh, dw) = shape, kernel, view
+    for k in range(0, c, _PANEL):
+        n = min(_PANEL, c - k)
+        _image(
+            *(y + 4 * k, g, panels + 4 * k * kh * kw * o, 0, 0),
+            *(seen, wd, rows, wd, kh, kw, 1, 1, top, left, dh, dw, wd * c, c, o),
+            *(kw * o * n, o * n, n, o, n, 0),
+        )
+
+
 @njit(cache=True, error_model="numpy")
 def conv2d_lines(y, x, w, b, lines, stride, padding, groups, dilation):
     (images, h, wd, c), (kh, kw, depth, o) = x.shape, w.shape
     top, left, reach = padding[0], padding[2], (kh - 1) * dilation[0] + 1
-    strip, deep = lines.shape[0] - min(top, h - 1), depth == 1 and groups == o
+    strip, deep = _strip_of(lines.shape[0], h, top), depth == 1 and groups == o
     parts, n = (1, o) if deep else (groups, o // groups)
     bias = 0 if b is None else address(b)
     for k in range(images):
@@ -63,8 +96,11 @@ def conv2d_vjp_x_lines(dx, g, w, lines, tap, size, stride, padding, groups, dila
     deep, ki, (dh, dw) = depth == 1 and groups == o, tap.shape[0], dilation
     reach = (kh - 1) * dh + 1
     before, left = reach - 1 - padding[0], (kw - 1) * dw - padding[2]  # of the gradient, as padding
-    strip = lines.shape[0] - min(before, h - 1)
+    strip = _strip_of(lines.shape[0], h, before)
     last = address(w) + 4 * (kh * kw - 1) * c
+    panels, small = on_stack(_WHOLE), groups == 1 and not deep and w.size <= _WHOLE
+    if small:
+        _turn_panels(panels, w)
     for k in range(images):
         source, target, done = address(g) + 4 * k * h * wd * o, address(dx) + 4 * k * h * wd * c, 0
         for i in range(0, h, strip):
@@ -76,9 +112,12 @@ def conv2d_vjp_x_lines(dx, g, w, lines, tap, size, stride, padding, groups, dila
                     *(left, dh, dw, wd * c, c, c, -kw * c, -c, c, 1, c, 1),
                 )
                 _image(y, source + 4 * lo * wd * o, last, 0, 0, *geometry)
+            elif small:
+                shape, view = (hi - lo, wd, rows, c, o), (lo - (i - before), left, dh, dw)
+                _gather_panels(y, source + 4 * lo * wd * o, panels, shape, (kh, kw), view)
             else:
                 zero(y, rows * wd * c)
-            for t in range(0 if deep else kh * kw * groups):
+            for t in range(0 if deep or small else kh * kw * groups):
                 place, part = kh * kw - 1 - t // groups, t % groups
                 _transpose_tap(tap, w, place // kw, place % kw, part)
                 # Where in the row this tap reads inside, and the rows of dx that it reaches.

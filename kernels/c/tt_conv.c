@@ -150,6 +150,10 @@ void tt_kernel_conv2d(void *const *p, const int32_t *g) {
         all_groups(&s, &k, y, x, p[2], p[3], 0, s.ho);
 }
 
+tt_ix tt_strip_of(tt_ix lines, tt_ix rows, tt_ix waiting) {
+    return lines >= rows ? rows : lines - (waiting < rows - 1 ? waiting : rows - 1);
+}
+
 tt_ix tt_flush(float *lines, float *target, tt_ix row, tt_ix done, tt_ix ready, tt_ix made) {
     tt_ix k, count = (ready - done) * row;
     for (k = 0; k < count; k++) target[done * row + k] = lines[k];
@@ -163,7 +167,7 @@ void tt_kernel_conv2d_lines(void *const *p, const int32_t *g) {
     tt_window s = tt_window_of(g);
     tt_image walked = walk_of(&s);
     float *lines = p[4];
-    tt_ix image, i, row = s.wo * s.o, strip = g[16] - (s.top < s.h - 1 ? s.top : s.h - 1);
+    tt_ix image, i, row = s.wo * s.o, strip = tt_strip_of(g[16], s.h, s.top);
     for (image = 0; image < s.images; image++) {
         float *target = (float *)p[0] + image * s.ho * row;
         const float *source = (const float *)p[1] + image * s.h * s.w * s.c;

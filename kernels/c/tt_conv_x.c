@@ -95,8 +95,14 @@ static void gather_depthwise(const tt_window *s, float *dx, const float *g, cons
 }
 
 #ifdef TT_VECTORS
-/* Hosts have a stack: there all taps of a few input channels are turned at once. */
+/* Hosts have a stack: there all taps of a few input channels are turned at once, and over its own
+   input, which is there but once, the whole kernel: a large one where threads have megabytes. */
 enum { PANEL = 16, ROOM = 16 * 1024 };
+#if defined __GLIBC__ || defined __APPLE__
+enum { WHOLE = 40 * 1024 };
+#else
+enum { WHOLE = ROOM };
+#endif
 
 static int has_room(const tt_window *s) { return s->kh * s->kw * s->n * PANEL <= ROOM; }
 
@@ -111,7 +117,7 @@ static void turn_panel(const tt_window *s, float *panel, const float *w, tt_ix p
 
 /* Whether the whole kernel of a convolution over its own input is turned at once. */
 static int is_small(const tt_window *s) {
-    return s->parts == 1 && !s->deep && s->kh * s->kw * s->n * s->depth <= ROOM;
+    return s->parts == 1 && !s->deep && s->kh * s->kw * s->n * s->depth <= WHOLE;
 }
 
 /* Rows [begin, end) of dx, to `to`, at stride 1; `panels` holds the whole kernel. */
@@ -219,9 +225,9 @@ void tt_kernel_conv2d_vjp_x_lines(void *const *p, const int32_t *geometry) {
     tt_window s = tt_window_of(geometry);
     float *lines = p[3];
     tt_ix row = s.w * s.c, before = (s.kh - 1) * s.dh - s.top, image, i;
-    tt_ix strip = geometry[16] - (before < s.h - 1 ? before : s.h - 1);
+    tt_ix strip = tt_strip_of(geometry[16], s.h, before);
 #ifdef TT_VECTORS
-    float panels[ROOM];
+    float panels[WHOLE];
     const int small = is_small(&s);
     for (i = 0; small && i < s.depth; i += PANEL)
         turn_panel(&s, panels + i * s.kh * s.kw * s.n, p[2], 0, i,

@@ -45,6 +45,10 @@ tt_span tt_inside(tt_ix size, tt_ix out, tt_ix kernel, tt_ix stride, tt_ix befor
 void tt_walk_image(const tt_image *s, float *y, const float *x, const float *w, const float *bias,
                    tt_ix begin, tt_ix end);
 
+/* Output rows to make at a time, of which `waiting` may have to wait: all where there are as many
+   lines. */
+tt_ix tt_strip_of(tt_ix lines, tt_ix rows, tt_ix waiting);
+
 /* Of the output rows [done, made) in `lines`, write those below `ready` where they belong. */
 tt_ix tt_flush(float *lines, float *target, tt_ix row, tt_ix done, tt_ix ready, tt_ix made);
 
