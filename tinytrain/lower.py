@@ -333,16 +333,22 @@ class Lowering:
 
     def clone(self, v: int) -> int:
         """Run v's producer again on its inputs, which are got in turn; the new v. What else the
-        node makes is taken over where it is to be recomputed as well."""
+        node makes is an input where it is kept and a row wants it so, and is taken over where it
+        is to be recomputed as well."""
         node = self.producer[v]
-        ins = [None if i is None else self.get(i) for i in node.ins]
-        outs = [self.new(self.spec(o), "activation") for o in node.outs]
-        self.step(self.form(node), outs, ins, node.attrs)
-        for old, new in zip(node.outs, outs, strict=True):
+        policies, again = self.decisions.policies, OPS[node.op].again
+        kept = all(policies.get(o, "keep") == "keep" for o in node.outs[1:])
+        short = again is not None and kept and v == node.outs[0]
+        olds = node.outs[:1] if short else node.outs
+        given = (*node.ins, *node.outs[1:]) if short else node.ins
+        ins = [None if i is None else self.get(i) for i in given]
+        outs = [self.new(self.spec(o), "activation") for o in olds]
+        self.step(again if short else self.form(node), outs, ins, node.attrs)
+        for old, new in zip(olds, outs, strict=True):
             self.program.stands_for[new] = old
-            if old != v and self.decisions.policies.get(old, "keep") != "keep":
+            if old != v and policies.get(old, "keep") != "keep":
                 self.memo.setdefault(old, new)
-        return outs[node.outs.index(v)]
+        return outs[olds.index(v)]
 
     def inverted(self, v: int) -> int:
         """v from the last node on the tape that can give it back."""

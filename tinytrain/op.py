@@ -44,6 +44,8 @@ class Op:
              input from the output and the other inputs; None where it cannot be had back.
     lean     `(input specs, output specs, attrs) -> name` of the row with the same bits that may be
              written over its first input, or None.
+    again    the row that makes the first output once more, with the same bits, when it is given
+             the others as well, behind this row's inputs.
     integers the op is defined for integers too; else what carries a gradient must be floating.
     """
 
@@ -61,6 +63,7 @@ class Op:
     macs: Callable[..., int] | None = None
     inverse: Any = None
     lean: Callable[..., str | None] | None = None
+    again: str | None = None
     integers: bool = False
     inputs: tuple[str, ...] = field(default=(), init=False)
     attrs: tuple[str, ...] = field(default=(), init=False)

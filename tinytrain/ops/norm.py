@@ -68,6 +68,7 @@ register(
     ),
     saves=("x0", "x1", "y1", "y2"),
     inplace=((0, 0),),
+    again="batch_norm_frozen",
 )
 register("batch_norm_vjp_x", _batch_norm_vjp_x, inplace=((0, 0), (0, 1)))
 register("batch_norm_vjp_params", _batch_norm_vjp_params)
