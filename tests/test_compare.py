@@ -148,7 +148,7 @@ def test_the_command_prints_one_object_and_draws(tmp_path, capsys):
     ("name", "given", "hatched", "words"),
     [
         ("digits_cnn", {"policy": "keep"}, set(), {"forward", "backward"}),
-        ("digits_cnn", {"policy": "recompute"}, {"recomputed", "bitmap"}, {"forward"}),
+        ("digits_cnn", {"policy": "recompute"}, {"recomputed"}, {"forward"}),
         ("digits_cnn", {"policy": "bitmap", "density": 0.3}, {"bitmap", "unpacked"}, set()),
         ("revnet", {"policy": "invert"}, {"inverted", "recomputed", "bitmap"}, set()),
         (
