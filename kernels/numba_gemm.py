@@ -3,14 +3,16 @@
     gemm      C[m, n] (+)= sum_{o < KO} sum_{k < KI} A[m*a_rs + o*a_ko + k*a_ki] * B[.. + n]
     lanewise  C[m, n] (+)= sum_{o < KO} sum_{k < KI} A[m*a_rs + o*a_ko + k*a_ki + n] * B[.. + n]
     gemm_nt   C[m, n] (+)= sum_{k < KI} A[m*a_rs + k*a_ki] * B[n*b_ko + k]
+    outer     gemm where M is a multiple of ROWS, a_rs and KO are 1 and no bias is added, its
+              outputs in the order in which they lie
 
 with `B[..]` at o*b_ko + k*b_ki, C's rows c_rs apart, all strides free (in elements, also negative)
 and n contiguous. Every output is ONE float32 sum: it starts from +0, or from the stored C when
 `acc`, and adds o, then k ascending, each product rounded before it is added; the bias, if its
 address is not 0, comes last. Where the address of weights, laid out as C and perhaps C itself, is
 not 0, the sum is a gradient and what is stored is weights - rate * sum (`rate`: its address). With
-`acc` 2 (gemm alone) C is a velocity: the sum starts from momentum * C, or from momentum * C + decay
-* weights where decay is not 0 (`pull`: the bits of both as float32, momentum's in the lower half);
+`acc` 2 (gemm, outer) C is a velocity: the sum starts from momentum * C, or from momentum * C +
+decay * weights where decay is not 0 (`pull`: the bits of both, momentum below);
 it is stored in C, and weights - rate * sum where the weights lie. Tiles
 only choose which outputs share the registers, so the bits depend neither on the tile nor on the
 vector width, and a sum may be split over calls with `acc`. TINYTRAIN_FMA=1 in the environment gives
@@ -54,7 +56,7 @@ _VECTORS = 1 if LANES == 16 else 2
 # Where C has few rows, weights are read once: in pieces of so many vectors.
 _FEW, _THIN = 4, 4
 # A lanewise tile loads as much as it adds, so four rows are enough.
-_ROWS = {"gemm": ROWS, "gemm_nt": ROWS, "lanewise": 4}
+_ROWS = {"gemm": ROWS, "gemm_nt": ROWS, "outer": ROWS, "lanewise": 4}
 # A tile of four k of B across is large: other heights are made of these.
 _HEIGHTS = {"gemm_nt": (8, 4, 1)}
 # Fused products are compiled by each process: the cache on disk holds the exact ones.
@@ -67,7 +69,7 @@ class _Tile:
 
     def __init__(self, builder, at, kind, rows, vectors, lanes, left):
         self.b, self.at, self.lanewise = builder, at, kind == "lanewise"
-        self.may_move = kind == "gemm"
+        self.may_move = kind in ("gemm", "outer")
         self.rows, self.vectors, self.vector = rows, vectors, ir.VectorType(F32, lanes)
         # One lane is never a part of a vector: it needs no mask.
         self.mask = None if left is None or lanes == 1 else mask_of(builder, left, lanes)
@@ -322,34 +324,32 @@ def _emit_tiles(builder, count, most, heights, emit):
     builder.position_at_end(done)
 
 
-def _emit_columns(builder, at, kind, n, vectors, lanes, left=None):
-    """All rows of the columns from n on; `left` of them if they are less than a vector."""
-    make = _Across if kind == "gemm_nt" else _Tile
+def _emit_tile(builder, at, kind, m, n, rows, vectors, lanes, left=None):
+    """The tile whose first output is in row m, column n."""
 
     def moved(name, *parts):
         """An address that may be missing."""
         none = builder.icmp_signed("==", at[name], I64(0))
         return builder.select(none, at[name], offset(builder, at[name], *parts))
 
-    def tile(rows, m):
-        here, b = dict(at), n
-        if kind == "gemm_nt":
-            b = builder.mul(n, at["b_ko"])
-        here["C"] = offset(builder, at["C"], (m, at["c_rs"]), n)
-        here["A"] = offset(builder, at["A"], (m, at["a_rs"]), *([n] if kind == "lanewise" else []))
-        here["B"] = offset(builder, at["B"], b)
-        here["bias"] = moved("bias", n)
-        here["weights"] = moved("weights", (m, at["c_rs"]), n)
-        make(builder, here, kind, rows, vectors, lanes, left).emit()
-
-    most = _FEW if vectors > _VECTORS else _ROWS[kind]
-    heights = _HEIGHTS.get(kind) if most == 8 else None
-    _emit_tiles(builder, at["M"], most, heights, tile)
+    here, b = dict(at), n
+    if kind == "gemm_nt":
+        b = builder.mul(n, at["b_ko"])
+    here["C"] = offset(builder, at["C"], (m, at["c_rs"]), n)
+    here["A"] = offset(builder, at["A"], (m, at["a_rs"]), *([n] if kind == "lanewise" else []))
+    here["B"] = offset(builder, at["B"], b)
+    here["bias"] = moved("bias", n)
+    here["weights"] = moved("weights", (m, at["c_rs"]), n)
+    make = _Across if kind == "gemm_nt" else _Tile
+    make(builder, here, kind, rows, vectors, lanes, left).emit()
 
 
-def _emit_product(builder, at, kind):
+def _each_column(builder, at, kind, emit):
+    """emit(n, vectors, lanes, left) for all columns from n on; `left` of them are there if they are
+    less than a vector."""
+
     def columns(vectors, lanes):
-        return lambda n: _emit_columns(builder, at, kind, n, vectors, lanes)
+        return lambda n: emit(n, vectors, lanes, None)
 
     n = I64(0)
     if kind == "gemm":
@@ -368,9 +368,34 @@ def _emit_product(builder, at, kind):
         small = builder.icmp_signed("<=", left, I64(LANES // 2))
         with builder.if_else(small) as (half, most):
             with half:
-                _emit_columns(builder, at, kind, n, 1, LANES // 2, left)
+                emit(n, 1, LANES // 2, left)
             with most:
-                _emit_columns(builder, at, kind, n, 1, LANES, left)
+                emit(n, 1, LANES, left)
+
+
+def _emit_product(builder, at, kind):
+    def rows_of(n, vectors, lanes, left):
+        most = _FEW if vectors > _VECTORS else _ROWS[kind]
+        heights = _HEIGHTS.get(kind) if most == 8 else None
+
+        def tile(rows, m):
+            _emit_tile(builder, at, kind, m, n, rows, vectors, lanes, left)
+
+        _emit_tiles(builder, at["M"], most, heights, tile)
+
+    _each_column(builder, at, kind, rows_of)
+
+
+def _emit_outer(builder, at, kind):
+    at = {**at, "a_rs": I64(1), "KO": I64(1), "bias": I64(0)}
+
+    def columns_of(m):
+        def tile(n, *size):
+            _emit_tile(builder, at, kind, m, n, ROWS, *size)
+
+        _each_column(builder, at, kind, tile)
+
+    _repeat(builder, at["M"], I64(0), ROWS, columns_of)
 
 
 def _product(kind):
@@ -378,7 +403,8 @@ def _product(kind):
     def body(typing, operands):
         def codegen(context, builder, sig, args):
             at = dict(zip(_NAMES, cgutils.unpack_tuple(builder, args[0]), strict=True))
-            _emit_product(builder, at, kind)
+            emit = _emit_outer if kind == "outer" else _emit_product
+            emit(builder, at, kind)
             return context.get_dummy_value()
 
         return types.void(types.UniTuple(types.int64, len(_NAMES))), codegen
@@ -387,6 +413,7 @@ def _product(kind):
 
 
 _gemm_body, _gemm_nt_body, _lanewise_body = map(_product, ("gemm", "gemm_nt", "lanewise"))
+_outer_body = _product("outer")
 
 
 @cfunc(PRODUCT, cache=not FUSED)
@@ -412,6 +439,15 @@ def _lanewise(
     m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate, pull
 ):
     _lanewise_body(
+        (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate, pull)
+    )
+
+
+@cfunc(PRODUCT, cache=not FUSED)
+def _outer(
+    m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate, pull
+):
+    _outer_body(
         (m, n, acc, c, c_rs, a, a_rs, a_ko, a_ki, b, b_ko, b_ki, ko, ki, bias, weights, rate, pull)
     )
 
@@ -459,6 +495,7 @@ def symbol(name, function, sig):
 
 gemm = symbol("tinytrain_gemm", _gemm, PRODUCT)
 gemm_nt = symbol("tinytrain_gemm_nt", _gemm_nt, PRODUCT)
+outer = symbol("tinytrain_outer", _outer, PRODUCT)
 lanewise = symbol("tinytrain_lanewise", _lanewise, PRODUCT)
 # turn(to, step, from, stride, lanes, count): to[k * step + lane] = from[lane * stride + k].
 turn = symbol("tinytrain_turn", _turn, TURN)

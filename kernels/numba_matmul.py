@@ -7,8 +7,8 @@ Every output is one float32 sum over k ascending, from +0 or, when `acc`, from t
 import numpy as np
 from numba import njit
 
-from .numba_gemm import FUSED, gemm, gemm_nt
-from .numba_lanes import LANES, address, bits_of, load, splat, splat_at, store
+from .numba_gemm import FUSED, gemm, gemm_nt, outer
+from .numba_lanes import LANES, ROWS, address, bits_of, load, splat, splat_at, store
 
 # A block of A (rows x k, float32) stays in a second-level cache while B's columns pass by; the
 # sum goes on from the stored value with the next block of k, which keeps its order.
@@ -88,31 +88,41 @@ def matmul_nt(y, a, b, acc):
 
 
 @njit(cache=True, error_model="numpy")
+def _transposed(m, n, k, acc, c, a, b, weights, rate, pull):
+    """a^T b, each sum at once. Short ones first in whole tiles, in the order in which they lie."""
+    row, most = 0, _rows_of(n, k)
+    if most < _BLOCK_ROWS and k > 2:
+        row = m - m % ROWS
+        outer(row, n, acc, c, n, a, 1, 0, m, b, 0, n, 1, k, 0, weights, rate, pull)
+    while row < m:
+        rows, at = min(most, m - row), 4 * row * n
+        old = weights + at if weights else 0
+        gemm(rows, n, acc, c + at, n, a + 4 * row, 1, 0, m, b, 0, n, 1, k, 0, old, rate, pull)
+        row += rows
+
+
+@njit(cache=True, error_model="numpy")
 def matmul_tn(y, a, b, flat, acc):
     m, n = a.shape[-1], b.shape[-1]
-    if flat or y.ndim == 2:
-        k = a.size // m
-        blocked(False, m, n, k, acc, address(y), address(a), 1, m, address(b), n)
-        return
-    k = a.shape[-2]
-    for item in range(y.size // (m * n)):
-        at = address(a) + 4 * m * k * _matrix_of(item, a, y)
-        to = address(b) + 4 * k * n * _matrix_of(item, b, y)
-        blocked(False, m, n, k, acc, address(y) + 4 * item * m * n, at, 1, m, to, n)
+    items = 1 if flat or y.ndim == 2 else y.size // (m * n)
+    k = a.size // m if items == 1 else a.shape[-2]
+    for item in range(items):
+        at, to, c = address(a), address(b), address(y) + 4 * item * m * n
+        if items > 1:
+            at += 4 * m * k * _matrix_of(item, a, y)
+            to += 4 * k * n * _matrix_of(item, b, y)
+        if k <= _BLOCK_K:
+            _transposed(m, n, k, int(acc), c, at, to, 0, 0, 0)
+        else:
+            blocked(False, m, n, k, acc, c, at, 1, m, to, n)
 
 
 @njit(cache=True, error_model="numpy")
 def matmul_tn_sgd(y, p, a, b, lr, block, flat):
     """Every tile of the gradient meets its weights in registers."""
     m, n = p.shape
-    k = a.size // m
-    most = _rows_of(n, k)
-    for row in range(0, m, most):
-        at, rows = 4 * row, min(most, m - row)
-        gemm(
-            *(rows, n, 0, address(y) + at * n, n, address(a) + at, 1, 0, m),
-            *(address(b), 0, n, 1, k, 0, address(p) + at * n, address(lr), 0),
-        )
+    places = address(y), address(a), address(b), address(p), address(lr)
+    _transposed(m, n, a.size // m, 0, *places, 0)
 
 
 @njit(cache=True, error_model="numpy")
@@ -141,15 +151,10 @@ def matmul_tn_momentum(v1, p1, v, p, a, b, lr, momentum, weight_decay, flat):
         p1[...] = p
     pull = np.int64(bits_of(np.float32(momentum))) & 0xFFFFFFFF
     pull |= np.int64(bits_of(np.float32(weight_decay))) << 32
-    most = _rows_of(n, k)
     if k == 1 and not FUSED:
         _move_rows(
             address(v1), address(p1), m, n, address(a), address(b), momentum, weight_decay, lr[()]
         )
         return
-    for row in range(0, m, most):
-        at, rows = 4 * row, min(most, m - row)
-        gemm(
-            *(rows, n, 2, address(v1) + at * n, n, address(a) + at, 1, 0, m),
-            *(address(b), 0, n, 1, k, 0, address(p1) + at * n, address(lr), pull),
-        )
+    places = address(v1), address(a), address(b), address(p1), address(lr)
+    _transposed(m, n, k, 2, *places, pull)
