@@ -14,9 +14,13 @@ MARGIN = 0.05  # of a value's elements, on top of the nominal density, for batch
 LINE, MANY = 16, 4096  # elements of a line of a host's cache; beside so many one does not count
 
 
+def _part(size: int, share: float) -> int:
+    return math.ceil(size * min(1.0, share))
+
+
 def room(size: int, density: float, margin: float = MARGIN) -> int:
     """Elements planned for the non-zeros of a value of `size`: many fill whole lines of a cache."""
-    most = math.ceil(size * min(1.0, density + margin))
+    most = _part(size, density + margin)
     return most - most % LINE if most >= MANY else most
 
 
