@@ -58,7 +58,7 @@ void tt_kernel_bitmap_pack(void *const *p, const int32_t *g) {
         const __m512i bits = _mm512_castps_si512(value);
         const __mmask16 held = _mm512_test_epi32_mask(bits, bits);
         const uint16_t marks = (uint16_t)held;
-        const __m512 packed = _mm512_maskz_compress_ps(held, value); /* to memory it is slow */
+        const __m512 packed = _mm512_mask_compress_ps(zeros(), held, value); /* to memory: slow */
         uint32_t room = count < capacity ? capacity - count : 0u;
         memcpy(mask + (i >> 3), &marks, sizeof marks);
         if (room >= GROUP)

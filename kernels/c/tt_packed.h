@@ -18,10 +18,19 @@ ALWAYS __mmask16 bits_of(const uint8_t *mask, tt_ix k) {
     return (__mmask16)bits;
 }
 
+/* A register of zeros that the compiler does not know to be: to expand or compress into it begins anew,
+   where the form that fills with zeros waits for what the register held before (Zen 4). */
+ALWAYS __m512 zeros(void) {
+    __m512 nothing = _mm512_setzero_ps();
+    __asm__("" : "+v"(nothing));
+    return nothing;
+}
+
 /* So many floats from p on, in the lanes whose bits are set. To a register and from there: from memory
    alone it is slow on some processors, and reads what may not be there. */
 ALWAYS __m512 expanded(const float *p, __mmask16 bits, int count) {
-    return _mm512_maskz_expand_ps(bits, _mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1u), p));
+    const __m512 packed = _mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1u), p);
+    return _mm512_mask_expand_ps(zeros(), bits, packed);
 }
 #endif
 
