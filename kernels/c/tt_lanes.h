@@ -6,11 +6,6 @@
 #include "tt_math.h"
 
 #ifdef TT_VECTORS
-#if defined __AVX__
-#include <immintrin.h>
-#elif defined __aarch64__
-#include <arm_neon.h>
-#endif
 #define ALWAYS static inline __attribute__((always_inline, unused))
 
 #if defined __AVX512F__ && defined __AVX512VL__
@@ -28,31 +23,37 @@ typedef float wide __attribute__((vector_size(4 * LANES), aligned(4), may_alias)
 typedef float half __attribute__((vector_size(2 * LANES), aligned(4), may_alias));
 #endif
 
-/* The first `left` lanes of a vector in memory; the others are +0, and not touched. */
+/* The first `left` lanes of a vector in memory; the others are +0, and not touched. As instructions,
+   here and below: the compiler's header of them takes longer than most kernels to compile. */
 #if defined __AVX512F__ && defined __AVX512VL__
-#define MASK(kind) (kind)((1u << left) - 1u)
-ALWAYS wide some_of_wide(const float *p, tt_ix left) {
-    return (wide)_mm512_maskz_loadu_ps(MASK(__mmask16), p);
-}
-ALWAYS half some_of_half(const float *p, tt_ix left) {
-    return (half)_mm256_maskz_loadu_ps(MASK(__mmask8), p);
-}
-ALWAYS void some_to_wide(float *p, wide x, tt_ix left) {
-    _mm512_mask_storeu_ps(p, MASK(__mmask16), (__m512)x);
-}
-ALWAYS void some_to_half(float *p, half x, tt_ix left) {
-    _mm256_mask_storeu_ps(p, MASK(__mmask8), (__m256)x);
-}
+#define FIRST const uint16_t first = (uint16_t)((1u << left) - 1u)
+#define SOME(T)                                                                                    \
+    ALWAYS T some_of_##T(const float *p, tt_ix left) {                                             \
+        FIRST;                                                                                     \
+        T x;                                                                                       \
+        __asm__("vmovups %1, %0%{%2%}%{z%}" : "=v"(x) : "m"(*(const T *)p), "Yk"(first));          \
+        return x;                                                                                  \
+    }                                                                                              \
+    ALWAYS void some_to_##T(float *p, T x, tt_ix left) {                                           \
+        FIRST;                                                                                     \
+        __asm__("vmovups %1, %0%{%2%}" : "+m"(*(T *)p) : "v"(x), "Yk"(first));                     \
+    }
+SOME(wide)
+SOME(half)
 #elif defined TT_MASKS
 static const int32_t masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
-#define MASK8 _mm256_loadu_si256((const __m256i *)(const void *)(masks + 8 - left))
-#define MASK4 _mm_loadu_si128((const __m128i *)(const void *)(masks + 8 - left))
-ALWAYS wide some_of_wide(const float *p, tt_ix left) { return (wide)_mm256_maskload_ps(p, MASK8); }
-ALWAYS half some_of_half(const float *p, tt_ix left) { return (half)_mm_maskload_ps(p, MASK4); }
-ALWAYS void some_to_wide(float *p, wide x, tt_ix left) {
-    _mm256_maskstore_ps(p, MASK8, (__m256)x);
-}
-ALWAYS void some_to_half(float *p, half x, tt_ix left) { _mm_maskstore_ps(p, MASK4, (__m128)x); }
+#define FIRST(T) (*(const T *)(const void *)(masks + 8 - left))
+#define SOME(T)                                                                                    \
+    ALWAYS T some_of_##T(const float *p, tt_ix left) {                                             \
+        T x;                                                                                       \
+        __asm__("vmaskmovps %1, %2, %0" : "=x"(x) : "m"(*(const T *)p), "x"(FIRST(T)));            \
+        return x;                                                                                  \
+    }                                                                                              \
+    ALWAYS void some_to_##T(float *p, T x, tt_ix left) {                                           \
+        __asm__("vmaskmovps %1, %2, %0" : "+m"(*(T *)p) : "x"(x), "x"(FIRST(T)));                  \
+    }
+SOME(wide)
+SOME(half)
 #else
 ALWAYS wide some_of_wide(const float *p, tt_ix left) {
     float lanes[LANES] = {0};
@@ -96,14 +97,14 @@ ALWAYS wide splat(float x) {
 ALWAYS wide root(wide x) {
 #if !defined TT_VECTORS
     return tt_sqrt(x);
-#elif defined __AVX512F__ && defined __AVX512VL__
-    return (wide)_mm512_sqrt_ps((__m512)x);
 #elif defined __AVX__
-    return (wide)_mm256_sqrt_ps((__m256)x);
+    __asm__("vsqrtps %0, %0" : "+v"(x));
+    return x;
 #elif defined __SSE__
     return (wide)_mm_sqrt_ps((__m128)x);
 #elif defined __aarch64__
-    return (wide)vsqrtq_f32((float32x4_t)x);
+    __asm__("fsqrt %0.4s, %0.4s" : "+w"(x));
+    return x;
 #else
     int lane;
     for (lane = 0; lane < LANES; lane++) x[lane] = tt_sqrt(x[lane]);

@@ -4,11 +4,15 @@
 #define TT_PACKED_H
 #include <string.h>
 
+#if defined TT_VECTORS && defined __AVX512F__ && defined __AVX512VL__
+#define TT_EXPANDS
+#include <immintrin.h>
+#endif
+
 #include "tt_lanes.h"
 #include "tt_math.h"
 
-#if defined TT_VECTORS && defined __AVX512F__ && defined __AVX512VL__
-#define TT_EXPANDS
+#ifdef TT_EXPANDS
 enum { GROUP = 16 }; /* elements at a time */
 
 /* The bits of the next sixteen elements; k is a multiple of 8. */

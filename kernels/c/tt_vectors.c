@@ -1,9 +1,14 @@
 /* The products for hosts (-DTT_VECTORS), in the vector extensions of GCC and Clang: a tile of sums is
    held in registers, lanes run along the columns. The sums are those of tt_product.c, bit for bit:
    a tile only chooses which outputs share the registers. */
-#include "tt_product.h"
+#if defined TT_VECTORS && defined __AVX__
+#include <immintrin.h>
+#elif defined TT_VECTORS && defined __aarch64__
+#include <arm_neon.h>
+#endif
 
 #include "tt_lanes.h"
+#include "tt_product.h"
 
 #ifdef TT_VECTORS
 
