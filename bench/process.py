@@ -52,6 +52,13 @@ for k in range(steps):
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(first, status["VmHWM"].split()[0])
 """
+BUILD = """
+import time
+from tinytrain.kernels import c_
+begin = time.perf_counter()
+c_.library()
+print(time.perf_counter() - begin)
+"""
 
 
 def run(data: str | None = None, json: bool = False) -> dict[str, Any]:
@@ -74,7 +81,8 @@ def run(data: str | None = None, json: bool = False) -> dict[str, Any]:
         head = ("side", "batch", "peak RSS, MB", "goal", "start s", "start CPU s")
         print(report.table(head, map(_cells, rows)))
         print("\nthe first process on a machine: kernels built or compiled, then one update")
-        print(report.table(("side", "seconds", "CPU s"), [tuple(r.values()) for r in built]))
+        cold = ("side", "seconds", "CPU s", "building alone, s")
+        print(report.table(cold, [tuple(r.values()) for r in built]))
         print("; ".join(where_and_when().values()))
     return {**where_and_when(), "rows": rows, "cold": built}
 
@@ -89,20 +97,24 @@ def _process(side: str, batch: int, environment: dict[str, str]) -> tuple[float,
     """Seconds until the first update is done, CPU seconds of the whole process (children's too),
     and KiB of peak RSS."""
     code = (THEIRS if side == "PyTorch" else OURS) + MEASURE
-    command = [sys.executable, "-c", code, side, str(batch), str(STEPS)]
-    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     before, begin = os.times(), time.clock_gettime(time.CLOCK_MONOTONIC)
+    first, rss = _printed(code, (side, str(batch), str(STEPS)), environment)
+    after = os.times()
+    took = sum(after[2:4]) - sum(before[2:4])
+    return float(first) - begin, took, int(rss)
+
+
+def _printed(code: str, words: tuple[str, ...], environment: dict[str, str]) -> list[str]:
+    """What a fresh process prints."""
+    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     done = subprocess.run(
-        command,
+        [sys.executable, "-c", code, *words],
         check=True,
         capture_output=True,
         text=True,
         env={**os.environ, **threads, **environment},
     )
-    after = os.times()
-    first, rss = done.stdout.split()
-    took = sum(after[2:4]) - sum(before[2:4])
-    return float(first) - begin, took, int(rss)
+    return done.stdout.split()
 
 
 def _row(side: str, batch: int, found: list[tuple[float, float, int]]) -> dict[str, Any]:
@@ -127,8 +139,14 @@ def _cells(r: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _cold(side: str) -> dict[str, Any]:
-    """With empty caches."""
+    """With empty caches; how long the build takes, where it is one, in another such process."""
     with tempfile.TemporaryDirectory() as folder:
         empty = {"XDG_CACHE_HOME": folder, "NUMBA_CACHE_DIR": folder}
         seconds, cpu, _ = _process(side, 1, empty)
-    return {"side": side, "seconds": f"{seconds:.2f}", "cpu_seconds": f"{cpu:.2f}"}
+    found = {"side": side, "seconds": f"{seconds:.2f}", "cpu_seconds": f"{cpu:.2f}"}
+    found["build_seconds"] = "-"
+    if side == "c":
+        with tempfile.TemporaryDirectory() as folder:
+            (built,) = _printed(BUILD, (), {"XDG_CACHE_HOME": folder})
+            found["build_seconds"] = f"{float(built):.2f}"
+    return found
