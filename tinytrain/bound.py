@@ -49,30 +49,28 @@ class Bound:
         # What is told apart in every step, where looking at an array's attributes takes its time.
         limited = zip(self.written, (*self.input_limits, *self.label_limits), strict=False)
         self._wanted = [(a.shape[1:], a.ndim, a.dtype, limit) for a, limit in limited]
+        self._counts = len(self.inputs), len(self.labels)
 
     def check(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> None:
         """InputError unless these inputs and labels fit the step; there may be more samples."""
-        for what, given, views in (("x", xs, self.inputs), ("y", ys, self.labels)):
-            if len(given) != len(views):
-                raise InputError(
-                    f"{what}: {len(given)} arrays given, the network wants {len(views)}"
-                )
-        for k, (a, (shape, ndim, dtype, limit)) in enumerate(
-            zip((*xs, *ys), self._wanted, strict=False)
-        ):
-            what = "x" if k < len(xs) else "y"
+        if (len(xs), len(ys)) != self._counts:
+            second = int(len(xs) == self._counts[0])
+            given, wanted = (len(xs), len(ys))[second], self._counts[second]
+            raise InputError(f"{'xy'[second]}: {given} arrays given, the network wants {wanted}")
+        for k, a in enumerate((*xs, *ys)):
+            shape, ndim, dtype, limit = self._wanted[k]
             if a.dtype is not dtype or a.ndim != ndim or a.shape[1:] != shape:
-                check(what, a, self.written[k], limit)
+                check("x" if k < len(xs) else "y", a, self.written[k], limit)
             elif limit is not None:
-                check_range(what, a, limit)
+                check_range("x" if k < len(xs) else "y", a, limit)
 
     def fill(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> None:
         """Copy inputs and labels that were checked into the arena, and its constants."""
-        for k, (a, view) in enumerate(zip((*xs, *ys), self.written, strict=False)):
+        for k, a in enumerate((*xs, *ys)):
             if a.dtype is self._wanted[k][2]:
-                view[...] = a
+                self.written[k][...] = a
             else:
-                fill("x" if k < len(xs) else "y", a, view)
+                fill("x" if k < len(xs) else "y", a, self.written[k])
         for view, array in self.constants:
             view[...] = array
 

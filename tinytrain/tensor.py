@@ -364,8 +364,8 @@ FEW = 64  # elements
 def check_range(what: str, a: np.ndarray, limit: int) -> None:
     """InputError unless all of a lies in [0, limit)."""
     if a.size <= FEW:  # a batch of labels, in every step: Python's own is faster
-        given = a.tolist() if a.ndim == 1 else a.ravel().tolist()
-        if not given or (min(given) >= 0 and max(given) < limit):
+        given = sorted(a.tolist() if a.ndim == 1 else a.ravel().tolist())
+        if not given or (given[0] >= 0 and given[-1] < limit):
             return
     elif a.min() >= 0 and a.max() < limit:
         return

@@ -549,7 +549,7 @@ def _arrays(what: str, x: Any) -> tuple[np.ndarray, ...]:
 def _check_lengths(xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], n: int) -> None:
     """InputError unless every array has n samples."""
     for k, a in enumerate((*xs, *ys)):
-        if a.shape[:1] != (n,):
+        if not a.ndim or len(a) != n:
             what = "x" if k < len(xs) else "y"
             raise InputError(f"{what}: got shape {a.shape} beside {n} samples of x")
 
