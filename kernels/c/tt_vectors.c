@@ -338,6 +338,16 @@ static void move_rows(const tt_product *given) {
     }
 }
 
+/* Columns that are less than a vector, of ROWS rows. By itself, as each of the blocks below: together
+   they would want more registers than there are. */
+APART void block_end(const tt_product *q, tt_ix m, tt_ix n) {
+#ifdef TT_MASKS
+    tile_wide(q, m, n, q->n - n, ROWS, 1, 0, 1, 0);
+#else
+    for (; n < q->n; n++) tile_float(q, m, n, 0, ROWS, 1, 0, 0, 0);
+#endif
+}
+
 /* Outputs in the order in which they lie, for there is less to compute than to read and write: a few
    rows of one vector after the other. */
 ALWAYS void in_blocks(const tt_product *given, const int outer) {
@@ -347,11 +357,7 @@ ALWAYS void in_blocks(const tt_product *given, const int outer) {
         for (n = 0; q.n - n >= VECTORS * LANES; n += VECTORS * LANES)
             tile_wide(&q, m, n, 0, ROWS, VECTORS, 0, 0, outer);
         for (; q.n - n >= LANES; n += LANES) tile_wide(&q, m, n, 0, ROWS, 1, 0, 0, outer);
-#ifdef TT_MASKS
-        if (n < q.n) tile_wide(&q, m, n, q.n - n, ROWS, 1, 0, 1, outer);
-#else
-        for (; n < q.n; n++) tile_float(&q, m, n, 0, ROWS, 1, 0, 0, outer);
-#endif
+        if (n < q.n) block_end(&q, m, n);
     }
     if (m < q.m) {
         const tt_product left = left_of(&q, m, 0);
@@ -368,7 +374,6 @@ APART tt_product in_pieces(const tt_product *q) {
     return left_of(q, 0, n);
 }
 
-/* Each by itself: together they would want more registers than there are. */
 APART void outer_blocks(const tt_product *q) { in_blocks(q, 1); }
 APART void any_blocks(const tt_product *q) { in_blocks(q, 0); }
 
