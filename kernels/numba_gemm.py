@@ -22,6 +22,7 @@ Each product is compiled once and called through a symbol: inlined into every ke
 it would be optimised again in each.
 """
 
+import contextlib
 import os
 
 import llvmlite.binding as llvm
@@ -62,6 +63,33 @@ _HEIGHTS = {"gemm_nt": (8, 4, 1)}
 # Fused products are compiled by each process: the cache on disk holds the exact ones.
 FUSED = os.environ.get("TINYTRAIN_FMA") == "1"
 PRODUCT = types.void(*[types.int64] * len(_NAMES))
+
+
+@contextlib.contextmanager
+def _each(builder, count):
+    """A loop over [0, count) that is not unrolled: with a tile's addresses twice, the registers do
+    not hold them."""
+    head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
+    before = builder.block
+    builder.branch(head)
+    builder.position_at_end(head)
+    k = builder.phi(I64)
+    k.add_incoming(I64(0), before)
+    builder.cbranch(builder.icmp_signed("<", k, count), body, done)
+    builder.position_at_end(body)
+    yield k
+    k.add_incoming(builder.add(k, I64(1)), builder.block)
+    back = builder.branch(head)
+    back.set_metadata("llvm.loop", _stays(builder.module))
+    builder.position_at_end(done)
+
+
+def _stays(module):
+    """What marks a loop as one that is not unrolled: a node whose first part is itself."""
+    mark = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    node = ir.MDValue(module, [], name=str(len(module.metadata)))
+    node.operands = node, mark
+    return node
 
 
 class _Tile:
@@ -196,13 +224,13 @@ class _Tile:
 
     def _sum(self):
         at = self.at
-        with cgutils.for_range(self.b, at["KO"]) as outer:
-            a = offset(self.b, at["A"], (outer.index, at["a_ko"]))
-            b = offset(self.b, at["B"], (outer.index, at["b_ko"]))
-            with cgutils.for_range(self.b, at["KI"]) as inner:
-                here = offset(self.b, b, (inner.index, at["b_ki"]))
+        with _each(self.b, at["KO"]) as o:
+            a = offset(self.b, at["A"], (o, at["a_ko"]))
+            b = offset(self.b, at["B"], (o, at["b_ko"]))
+            with _each(self.b, at["KI"]) as k:
+                here = offset(self.b, b, (k, at["b_ki"]))
                 bs = [self._load(here, v) for v in range(self.vectors)]
-                self._step(offset(self.b, a, (inner.index, at["a_ki"])), bs)
+                self._step(offset(self.b, a, (k, at["a_ki"])), bs)
 
 
 def _shuffle(builder, a, b, lanes):
