@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from . import geometry, numpy_
-from .parts import Together
+from .parts import Together, paying
 from .parts import threads as _threads
 
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "c")
@@ -219,7 +219,7 @@ def joined(calls: Iterable[Bound]) -> list[Bound]:
     flags of four bytes that must read 0, is looked at in C; only where one does not is it made."""
     done: list[Bound] = []
     run: list[Bound] = []
-    for call in [*calls, None]:
+    for call in [*paying(list(calls)), None]:
         if call is not None and (_is_c(call) or hasattr(call[0], "arrays")):
             run.append(call)
             continue

@@ -24,7 +24,7 @@ from numba.np.arrayobj import populate_array
 
 from .numba_ import compiling
 from .numba_lanes import I64, pointer
-from .parts import Together
+from .parts import Together, paying
 from .parts import threads as _threads
 
 Bound = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -249,7 +249,7 @@ def joined(calls: Iterable[Bound]) -> list[Bound]:
     called."""
     done: list[Bound] = []
     run: list[Bound] = []
-    for call in [*calls, None]:
+    for call in [*paying(list(calls)), None]:
         if call is not None and _fits(call):
             run.append(call)
             continue

@@ -27,6 +27,7 @@ _PRODUCTS = {"conv2d": 2, "conv2d_vjp_x": 2, "matmul": 2, "matmul_nt": 2}  # whe
 # Below these a part takes no longer than waiting for it, some microseconds.
 LEAST_WORK, LEAST_SIZE = 400_000, 100_000  # multiply-accumulates of a product, elements of a pass
 LEAST_SAMPLES = 8
+LEAST_TOTAL = 16  # times the least: below, a step is done before another thread has woken
 
 Bound = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -41,14 +42,25 @@ def threads(*names: str) -> int:
 
 
 class Together:
-    """Calls that may run at the same time, or one after the other."""
+    """Calls that may run at the same time, or one after the other, in place of a whole one. work:
+    how many times the least that pays that is."""
 
-    def __init__(self, calls: Sequence[Bound]):
-        self.calls = calls
+    def __init__(self, calls: Sequence[Bound], whole: Bound, work: float):
+        self.calls, self.whole, self.work = calls, whole, work
 
     def __call__(self) -> None:
         for function, given in self.calls:
             function(*given)
+
+
+def paying(calls: Sequence[Bound]) -> Iterator[Bound]:
+    """The calls of a step, each whole if all their parts together are too small."""
+    total = sum(function.work for function, _ in calls if isinstance(function, Together))
+    for function, given in calls:
+        if isinstance(function, Together) and total < LEAST_TOTAL:
+            yield function.whole
+        else:
+            yield function, given
 
 
 def parts_of(op: str, args: Sequence[Any], count: int) -> Iterator[tuple[Any, ...]]:
@@ -67,7 +79,7 @@ def parts_of(op: str, args: Sequence[Any], count: int) -> Iterator[tuple[Any, ..
     samples = len(arrays[0])
     if samples < max(LEAST_SAMPLES, count) or any(len(a) != samples for a in arrays):
         return
-    if _work(op, args) < 1 or not _apart(arrays):
+    if work_of(op, args) < 1 or not _apart(arrays):
         return
     edges = [samples * k // count for k in range(count + 1)]
     for k in range(count):
@@ -86,7 +98,7 @@ def _of_taps(args: Sequence[Any], count: int) -> Iterator[tuple[Any, ...]]:
     arrays = dw, x, g
     if kh * kw < count or dw.shape[2] == 1 or not all(a.flags.c_contiguous for a in arrays):
         return
-    if dw.size * (g.size // g.shape[-1]) < LEAST_WORK or not _apart(arrays):
+    if work_of("conv2d_vjp_w", args) < 1 or not _apart(arrays):
         return
     blocks = []
     for k in range(count):
@@ -104,8 +116,10 @@ def _of_taps(args: Sequence[Any], count: int) -> Iterator[tuple[Any, ...]]:
         yield to, x, g, (down, across), stride, around, groups, dilation, acc
 
 
-def _work(op: str, args: Sequence[Any]) -> float:
-    """How many times the least that pays."""
+def work_of(op: str, args: Sequence[Any]) -> float:
+    """How many times the least that pays a call is."""
+    if op == "conv2d_vjp_w":
+        return args[0].size * (args[2].size // args[2].shape[-1]) / LEAST_WORK
     size = max(args[0].size, args[1].size)
     if op not in _PRODUCTS:
         return size / LEAST_SIZE

@@ -118,3 +118,10 @@ def test_what_would_write_over_another_part_stays_whole():
 def test_the_number_of_threads_is_asked_of_the_environment(text, count, monkeypatch):
     monkeypatch.setenv("TINYTRAIN_THREADS", text)
     assert c_.threads() == count
+
+
+@pytest.mark.parametrize("work, whole", [(parts.LEAST_TOTAL / 2, False), (1.5, True)])
+def test_what_all_parts_are_too_small_for_stays_whole(work, whole):
+    one, other = (lambda: None, ()), (lambda: None, ())
+    cut = parts.Together([one, one], other, work), ()
+    assert list(parts.paying([one, cut, cut])) == [one, *[other if whole else cut] * 2]

@@ -116,7 +116,7 @@ def bind(
     program: Program, steps: list[Step], array: Callable[[int], np.ndarray], backend: str
 ) -> list[tuple[Callable[..., None], tuple[Any, ...]]]:
     """The steps as calls with their arrays and attrs in place, in parts where there are threads."""
-    from tinytrain.kernels.parts import Together, parts_of
+    from tinytrain.kernels.parts import Together, parts_of, work_of
 
     threads = getattr(_family(backend), "threads", int)()
     calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -132,8 +132,9 @@ def bind(
         dtype = program.specs[next(v for v in step.outs if v is not None)].dtype
         dtype = next((str(x.dtype) for x in ins if x is not None and x.dtype.kind == "f"), dtype)
         found = kernel(step.op, backend, dtype)
+        whole = _bound(found, tuple(args))
         cut = [_bound(found, part) for part in parts_of(step.op, args, threads)]
-        calls.append((Together(cut), ()) if cut else _bound(found, tuple(args)))
+        calls.append((Together(cut, whole, work_of(step.op, args)), ()) if cut else whole)
     return calls
 
 
