@@ -86,12 +86,13 @@ def assign(
     if sum(problem.size) * problem.unit >= MOST_BYTES:
         raise InputError(f"sizes: they add up to 2**59 bytes or more at align={align}; give bytes")
     goal = max(problem.bound(), floor, capacity or 0)
-    placed = _greedy(problem, goal)
+    near = Near(problem)
+    placed = _greedy(problem, near, goal)
     if problem.total(placed) > goal and steps != 0:
         deadline = None if seconds is None or begun is None else begun + seconds
         placed = _improve(problem, placed, goal, deadline, steps)
     if capacity is None and steps != 0:
-        placed = _on_lines(problem, placed)
+        placed = _on_lines(problem, near, placed)
     for i, offset in zip(live, placed, strict=True):
         offsets[i] = offset * problem.unit
     return offsets, max(floor, problem.total(placed))
@@ -227,7 +228,7 @@ class Problem(NamedTuple):
         spare = [0] * len(self.load)
         for nbytes, size, a, b in zip(self.nbytes, self.size, self.first, self.last, strict=True):
             unused = size * self.unit - nbytes
-            for t in range(a, b):
+            for t in range(a, b) if unused else ():
                 spare[t] = max(spare[t], unused)
         return max(
             units * self.unit - unused for units, unused in zip(self.load, spare, strict=True)
@@ -253,7 +254,7 @@ class Problem(NamedTuple):
 # -------------------------------------------------------------------------------------- greedy
 
 
-def _greedy(problem: Problem, goal: int) -> list[int]:
+def _greedy(problem: Problem, near: Near, goal: int) -> list[int]:
     """The best of four greedy placements, in units; stops at the first that meets `goal`.
 
     Lowest place first by the load a buffer meets, first fit by size (what most planners do), the
@@ -271,7 +272,7 @@ def _greedy(problem: Problem, goal: int) -> list[int]:
     best: list[int] = []
     orders = ((_lowest_first, by_peak), (_first_fit, by_size), (_first_fit, by_time))
     for place, order in (*orders, (_lowest_first, by_area)):
-        offset = place(problem, order)
+        offset = place(problem.size, near, order)
         if not best or problem.total(offset) < problem.total(best):
             best = offset
         if problem.total(best) <= goal:
@@ -279,11 +280,9 @@ def _greedy(problem: Problem, goal: int) -> list[int]:
     return best
 
 
-def _first_fit(problem: Problem, order: list[int]) -> list[int]:
+def _first_fit(size: list[int], near: Near, order: list[int]) -> list[int]:
     """Each buffer in turn, in the lowest gap that holds it."""
-    size = problem.size
     offset, placed = [0] * len(size), [False] * len(size)
-    near = Near(problem)
     for v in order:
         place = 0
         for low, high in sorted((offset[u], offset[u] + size[u]) for u in near(v) if placed[u]):
@@ -294,23 +293,21 @@ def _first_fit(problem: Problem, order: list[int]) -> list[int]:
     return offset
 
 
-def _on_lines(problem: Problem, offset: list[int]) -> list[int]:
+def _on_lines(problem: Problem, near: Near, offset: list[int]) -> list[int]:
     """The same again from the lowest up, but first what fills whole lines of a cache: it falls on
     its like alone, and so begins with a line. The placement as it is if that makes it larger."""
     ragged = [nbytes % LINE > 0 for nbytes in problem.nbytes]
     order = sorted(range(len(offset)), key=lambda v: (ragged[v], offset[v]))
-    fallen = _first_fit(problem, order)
+    fallen = _first_fit(problem.size, near, order)
     return fallen if problem.total(fallen) <= problem.total(offset) else offset
 
 
-def _lowest_first(problem: Problem, order: list[int]) -> list[int]:
+def _lowest_first(size: list[int], near: Near, order: list[int]) -> list[int]:
     """Always the buffer that can go lowest, on top of what is placed; ties in the given order."""
-    size = problem.size
     offset, placed = [0] * len(size), [False] * len(size)
     turn = [0] * len(size)
     for k, v in enumerate(order):
         turn[v] = k
-    near = Near(problem)
     heap = [(0, k) for k in range(len(order))]  # sorted, so a heap; raised ones are pushed again
     while heap:
         place, k = heappop(heap)
