@@ -33,6 +33,11 @@ enum { FEW = 4, LONG = 2 * THIN, MOST_ROWS = 8, MOST_VECTORS = LONG };
 #else
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
+#if defined __AVX512F__ && defined __AVX512VL__ && !defined __clang__
+#define TWICE _Pragma("GCC unroll 2") /* two terms a turn: there are registers for it */
+#else
+#define TWICE
+#endif
 #ifndef TT_MASKS /* no column of a product is ever cut */
 #define some_of_float(p, left) (*(p))
 #define some_to_float(p, x, left) (void)(*(p) = (x))
@@ -90,7 +95,7 @@ enum { FEW = 4, LONG = 2 * THIN, MOST_ROWS = 8, MOST_VECTORS = LONG };
         for (o = 0; o < ko; o++) {                                                                 \
             const float *at = q->a + m * a_rs + o * q->a_ko + (lanewise ? n : 0);                  \
             const float *from = q->b + n + o * q->b_ko;                                            \
-            for (k = ki; k > 0; k--, at += a_ki, from += b_ki) {                                   \
+            TWICE for (k = ki; k > 0; k--, at += a_ki, from += b_ki) {                             \
                 UNROLL for (v = 0; v < vectors; v++) b[v] = LOAD(T, from + v * width);             \
                 EACH {                                                                             \
                     if (lanewise)                                                                  \
