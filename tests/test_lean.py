@@ -122,11 +122,24 @@ def test_a_velocity_that_is_passed_over_once_has_the_same_bits(backend, k, m, n,
 def test_a_convolutions_update_without_its_gradient_has_the_same_bits(
     backend, groups, stride, dilation
 ):
-    rng, lr = np.random.default_rng(0), np.array(0.1, np.float32)
-    x, p = normal(rng, 2, 9, 8, 6), normal(rng, 3, 2, 6 // groups, 12)
     at = {"stride": stride, "padding": (1, 1, 0, 1), "groups": groups, "dilation": dilation}
+    updates_alike((2, 9, 8, 6), (3, 2, 6 // groups, 12), at, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_pointwise_update_of_several_blocks_has_the_same_bits(backend):
+    """Rows that lie pages apart, and more pixels than a block has: what is begun of a sum must not
+    lie where the weights do."""
+    at = {"stride": (1, 1), "padding": (0,) * 4, "groups": 1, "dilation": (1, 1)}
+    updates_alike((1, 20, 17, 40), (1, 1, 40, 520), at, backend)
+
+
+def updates_alike(inputs, weights, at, backend):
+    """A convolution's update in one step, over its weights, and in two."""
+    rng, lr = np.random.default_rng(0), np.array(0.1, np.float32)
+    x, p = normal(rng, *inputs), normal(rng, *weights)
     (y,), attrs = OPS["conv2d"].infer((Spec(x.shape), Spec(p.shape), None), at)
-    g, attrs = normal(rng, *y.shape), {"kernel": (3, 2), **attrs}
+    g, attrs = normal(rng, *y.shape), {"kernel": p.shape[:2], **attrs}
     (gradient,) = run.call("conv2d_vjp_w", [x, g], (Spec(p.shape),), attrs, backend)
     (want,) = run.call("sgd", [p, gradient, lr], (Spec(p.shape),), {}, backend)
     got = over_itself("conv2d_vjp_w_sgd", [p, x, g, lr], Spec(p.shape), attrs, backend)
