@@ -11,8 +11,9 @@ import pytest
 
 import tinytrain as tt
 from tinytrain import models, nn, optim
+from tinytrain.arena import LINE
 from tinytrain.lifetime import live_bytes
-from tinytrain.plan import ALIGN, KINDS, LINE
+from tinytrain.plan import ALIGN, KINDS
 from tinytrain.report import PEAK_ROWS
 from tinytrain.run import new_arena
 
@@ -55,7 +56,7 @@ def test_offsets_are_aligned_and_within_the_arena(name):
     assert all(b.offset >= 0 and b.offset % ALIGN == 0 for b in plan.buffers)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "vgg6"])
+@pytest.mark.parametrize("name", ["resnet8", "vgg6", "ds_cnn"])
 @pytest.mark.parametrize("policy", ["keep", "bitmap", "recompute"])
 def test_what_fills_whole_lines_of_a_cache_begins_with_one(name, policy):
     plan = tt.plan(models.build(name), batch=32, policy=policy)

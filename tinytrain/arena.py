@@ -50,6 +50,7 @@ def assign(
     capacity: int | None = None,
     seconds: float | None = None,
     steps: int | None = None,
+    spare: int = 0,
 ) -> tuple[list[int], int]:
     """Place buffers in an arena and return (offsets, total), both in bytes.
 
@@ -60,7 +61,8 @@ def assign(
     total is max(offset + size), not rounded up: the arena ends with the last byte of its last
     buffer. It is the best total found, also when it misses `capacity`: compare the two.
 
-    Without a capacity, buffers of whole lines of a cache begin with one, where that costs nothing.
+    Without a capacity, buffers of whole lines of a cache begin with one, where that costs no more
+    than `spare` bytes.
 
     Four greedy orders come first, then a restarted depth-first search (see `packing`) until
     total <= capacity, or, without a capacity, until nothing can be lower; or until `steps`
@@ -92,7 +94,7 @@ def assign(
         deadline = None if seconds is None or begun is None else begun + seconds
         placed = _improve(problem, placed, goal, deadline, steps)
     if capacity is None and steps != 0:
-        placed = _on_lines(problem, near, placed)
+        placed = _on_lines(problem, near, placed, spare)
     for i, offset in zip(live, placed, strict=True):
         offsets[i] = offset * problem.unit
     return offsets, max(floor, problem.total(placed))
@@ -293,13 +295,16 @@ def _first_fit(size: list[int], near: Near, order: list[int]) -> list[int]:
     return offset
 
 
-def _on_lines(problem: Problem, near: Near, offset: list[int]) -> list[int]:
+def _on_lines(problem: Problem, near: Near, offset: list[int], spare: int) -> list[int]:
     """The same again from the lowest up, but first what fills whole lines of a cache: it falls on
-    its like alone, and so begins with a line. The placement as it is if that makes it larger."""
+    its like alone, and so begins with a line. The placement as it is if all do so already, or if
+    it would be larger by more than `spare` bytes."""
     ragged = [nbytes % LINE > 0 for nbytes in problem.nbytes]
+    if all(r or place * problem.unit % LINE == 0 for r, place in zip(ragged, offset, strict=True)):
+        return offset
     order = sorted(range(len(offset)), key=lambda v: (ragged[v], offset[v]))
     fallen = _first_fit(problem.size, near, order)
-    return fallen if problem.total(fallen) <= problem.total(offset) else offset
+    return fallen if problem.total(fallen) <= problem.total(offset) + spare else offset
 
 
 def _lowest_first(size: list[int], near: Near, order: list[int]) -> list[int]:

@@ -253,7 +253,7 @@ class Search:
         """The smallest plan found in slices of this size, whatever `ram` is."""
         if size not in self.tightest:
             trial = self.solver(size).tighten()
-            self.tightest[size] = trial, self._plan(trial, size, None)
+            self.tightest[size] = trial, self._plan(trial, size, 0)
         trial, plan = self.tightest[size]
         return trial, replace(plan, ram=ram)
 

@@ -17,7 +17,7 @@ from tinytrain.lower import Decisions
 from tinytrain.stash import bitmap, spill
 from tinytrain.steps import Program, Step
 
-ALIGN, LINE = 16, 64  # bytes: of every offset, and of a line of a host's cache
+ALIGN = 16  # bytes, of every offset
 UNPACKS = ("bitmap_unpack", "index_unpack", "fetch")  # what brings back a value, not made again
 SECTOR = 512  # where a slot of the spill file may begin: a block device's unit
 KINDS = ("parameters", "optimizer", "gradients", "activations", "stash", "workspace", "io", "slack")
@@ -324,6 +324,8 @@ def make_plan(
         [b.nbytes for b in rest],
         [(b.first, b.end) for b in rest],
         align=ALIGN,
+        # A line more for those who count no bytes: vectors then run up to a sixth faster.
+        spare=arena.LINE if ram is None and layout is None else 0,
     )
     for b, offset in zip(rest, offsets, strict=True):
         b.offset = base + offset
@@ -375,7 +377,7 @@ def place_persistent(program: Program, buffers: list[Buffer], layout: Layout | N
     an update goes over them a quarter faster."""
     top = 0
     held = [b for b in buffers if b.persistent]
-    for b in sorted(held, key=lambda b: b.nbytes % LINE == 0):
+    for b in sorted(held, key=lambda b: b.nbytes % arena.LINE == 0):
         free = -(-top // ALIGN) * ALIGN
         b.offset = free if layout is None else layout.offsets[key_of(program, b.owner)]
         top = max(top, b.offset + b.nbytes)
