@@ -10,10 +10,23 @@ typedef struct {
     tt_ix done, at;
 } stream;
 
+/* Set bits among elements [k, end), a byte at a time where whole ones are. */
+static tt_ix ones(const uint8_t *mask, tt_ix k, tt_ix end) {
+    tt_ix count = 0;
+    for (; k < end && k & 7; k++) count += mask[k >> 3] >> (k & 7) & 1;
+    for (; end - k >= 8; k += 8) {
+        uint32_t byte = mask[k >> 3];
+        byte -= byte >> 1 & 0x55u;
+        byte = (byte & 0x33u) + (byte >> 2 & 0x33u);
+        count += (tt_ix)((byte + (byte >> 4)) & 15u);
+    }
+    for (; k < end; k++) count += mask[k >> 3] >> (k & 7) & 1;
+    return count;
+}
+
 /* Elements [begin, end) to `out`; what lies before `begin` is passed over. */
 static void unpack(stream *s, float *out, tt_ix begin, tt_ix end) {
-    tt_ix k;
-    for (k = s->done; k < begin; k++) s->at += s->mask[k >> 3] >> (k & 7) & 1;
+    s->at += ones(s->mask, s->done, begin);
     s->at = tt_unpack(out, s->mask, s->values, s->at, begin, end);
     s->done = end;
 }

@@ -62,10 +62,12 @@ def _bitmap_conv2d_vjp_w(
 
 
 def _rows_of_image(ins, outs, attrs):
-    """Rows of one image, dense: at least those that one row of the gradient reads."""
+    """Rows of one image, dense: at least those that one row of the gradient reads. Under a stride
+    as many times more, or too few rows of the gradient meet them at a time."""
     _, h, w, c = attrs["shape"]
     extent = (attrs["kernel"][0] - 1) * attrs["dilation"][0] + 1
-    rows = _rows(w * c * ins[1].nbytes // max(1, ins[1].size), extent, h)
+    row_bytes = w * c * ins[1].nbytes // max(1, ins[1].size)
+    rows = _rows(row_bytes // attrs["stride"][0], extent, h)
     return (ins[1].with_shape((rows, w, c)),)
 
 
