@@ -215,14 +215,22 @@ _PANEL, _ROOM = 16, 16 * 1024
 
 
 @njit(cache=True, error_model="numpy")
+def _turn_panel(panel, w, part, c, lanes, n):
+    """All taps of `lanes` input channels from c on, turned, last to first; n are a group's
+    outputs."""
+    (_, _, depth, o), taps = w.shape, w.shape[0] * w.shape[1]
+    for t in range(taps):
+        to = panel + 4 * (taps - 1 - t) * n * lanes
+        turn(to, lanes, address(w) + 4 * ((t * depth + c) * o + part * n), o, lanes, n)
+
+
+@njit(cache=True, error_model="numpy")
 def _gather_dense(dx, g, w, stride, padding, groups, dilation, acc):
-    panel, (kh, kw, depth, o), n = on_stack(_ROOM), w.shape, w.shape[3] // groups
+    panel, (kh, kw, depth, _), n = on_stack(_ROOM), w.shape, w.shape[3] // groups
     for part in range(groups):
         for c in range(0, depth, _PANEL):
-            lanes, taps = min(_PANEL, depth - c), kh * kw
-            for t in range(taps):  # last to first
-                to = panel + 4 * (taps - 1 - t) * n * lanes
-                turn(to, lanes, address(w) + 4 * ((t * depth + c) * o + part * n), o, lanes, n)
+            lanes = min(_PANEL, depth - c)
+            _turn_panel(panel, w, part, c, lanes, n)
             _gather(
                 (dx.shape, address(dx) + 4 * (part * depth + c)),
                 (g.shape, address(g) + 4 * part * n),

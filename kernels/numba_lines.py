@@ -7,8 +7,8 @@ same.
 
 from numba import njit
 
-from .numba_conv import _PANEL, _image, _tap_range, _transpose_tap
-from .numba_gemm import gemm, turn
+from .numba_conv import _PANEL, _image, _tap_range, _transpose_tap, _turn_panel
+from .numba_gemm import gemm
 from .numba_lanes import LANES, address, load, on_stack, store, zero
 
 _WHOLE = 40 * 1024  # float32 of a kernel that is turned as a whole on the stack
@@ -37,19 +37,9 @@ def _strip_of(lines, rows, waiting):
 
 
 @njit(cache=True, error_model="numpy")
-def _turn_panels(panels, w):
-    """All taps, last to first, of _PANEL input channels after the other, lanes over these."""
-    (_, _, depth, o), taps = w.shape, w.shape[0] * w.shape[1]
-    for c in range(0, depth, _PANEL):
-        lanes = min(_PANEL, depth - c)
-        for t in range(taps):
-            to = panels + 4 * (c * taps + (taps - 1 - t) * lanes) * o
-            turn(to, lanes, address(w) + 4 * (t * depth + c) * o, o, lanes, o)
-
-
-@njit(cache=True, error_model="numpy")
 def _gather_panels(y, g, panels, shape, kernel, view):
-    """Rows of dx, at y, from the rows of g that they read; y, g and panels are addresses."""
+    """Rows of dx, at y, from the rows of g that they read; y, g and panels, the turned kernel for
+    _PANEL input channels after the other, are addresses."""
     (seen, wd, rows, c, o), (kh, kw), (top, left, dh, dw) = shape, kernel, view
     for k in range(0, c, _PANEL):
         n = min(_PANEL, c - k)
@@ -91,16 +81,37 @@ def conv2d_lines(y, x, w, b, lines, stride, padding, groups, dilation):
 
 
 @njit(cache=True, error_model="numpy")
+def _scatter_rows(y, g, w, tap, groups, shape, window):
+    """Rows of dx from i on, at y, from rows [lo, hi) of the image g, a tap after the other."""
+    (i, rows, lo, hi, wd, c, o), (padding, dilation), (kh, kw, depth, _) = shape, window, w.shape
+    ki = tap.shape[0]
+    zero(y, rows * wd * c)
+    for t in range(kh * kw * groups):
+        place, part = kh * kw - 1 - t // groups, t % groups
+        _transpose_tap(tap, w, place // kw, place % kw, part)
+        # Where in the row this tap reads inside, and the rows of dx that it reaches.
+        w0, w1, column = _tap_range(place % kw, wd, wd, 1, padding[2], dilation[1])
+        shift = place // kw * dilation[0] - padding[0]
+        for line in range(max(lo, i - shift), min(hi, i + rows - shift)):
+            to = y + 4 * (((line + shift - i) * wd + column) * c + part * depth)
+            at = g + 4 * ((line * wd + w0) * o + part * ki)
+            gemm(
+                *(w1 - w0, depth, 1, to, c, at, o, 0, 1, address(tap), 0, depth, 1, ki),
+                *(0, 0, 0, 0),
+            )
+
+
+@njit(cache=True, error_model="numpy")
 def conv2d_vjp_x_lines(dx, g, w, lines, tap, size, stride, padding, groups, dilation):
     (images, h, wd, c), o, (kh, kw, depth, _) = dx.shape, g.shape[3], w.shape
-    deep, ki, (dh, dw) = depth == 1 and groups == o, tap.shape[0], dilation
+    deep, (dh, dw) = depth == 1 and groups == o, dilation
     reach = (kh - 1) * dh + 1
     before, left = reach - 1 - padding[0], (kw - 1) * dw - padding[2]  # of the gradient, as padding
     strip = _strip_of(lines.shape[0], h, before)
     last = address(w) + 4 * (kh * kw - 1) * c
     panels, small = on_stack(_WHOLE), groups == 1 and not deep and w.size <= _WHOLE
-    if small:
-        _turn_panels(panels, w)
+    for first in range(0, c if small else 0, _PANEL):
+        _turn_panel(panels + 4 * first * kh * kw * o, w, 0, first, min(_PANEL, c - first), o)
     for k in range(images):
         source, target, done = address(g) + 4 * k * h * wd * o, address(dx) + 4 * k * h * wd * c, 0
         for i in range(0, h, strip):
@@ -116,19 +127,7 @@ def conv2d_vjp_x_lines(dx, g, w, lines, tap, size, stride, padding, groups, dila
                 shape, view = (hi - lo, wd, rows, c, o), (lo - (i - before), left, dh, dw)
                 _gather_panels(y, source + 4 * lo * wd * o, panels, shape, (kh, kw), view)
             else:
-                zero(y, rows * wd * c)
-            for t in range(0 if deep or small else kh * kw * groups):
-                place, part = kh * kw - 1 - t // groups, t % groups
-                _transpose_tap(tap, w, place // kw, place % kw, part)
-                # Where in the row this tap reads inside, and the rows of dx that it reaches.
-                w0, w1, column = _tap_range(place % kw, wd, wd, 1, padding[2], dw)
-                shift = place // kw * dh - padding[0]
-                for line in range(max(lo, i - shift), min(hi, i + rows - shift)):
-                    to = y + 4 * (((line + shift - i) * wd + column) * c + part * depth)
-                    at = source + 4 * ((line * wd + w0) * o + part * ki)
-                    gemm(
-                        *(w1 - w0, depth, 1, to, c, at, o, 0, 1, address(tap), 0, depth, 1, ki),
-                        *(0, 0, 0, 0),
-                    )
+                shape, window = (i, rows, lo, hi, wd, c, o), (padding, dilation)
+                _scatter_rows(y, source, w, tap, groups, shape, window)
             ready = h if i + rows == h else max(0, i + rows - before)
             done = _flush(address(lines), target, wd * c, done, ready, i + rows)
