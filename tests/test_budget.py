@@ -221,7 +221,7 @@ def test_the_plan_says_what_it_did():
     assert plan.policies["recompute"] > 0
     assert 0 < plan.extra_macs_ratio < 0.35
     forced = tt.plan(models.build("resnet8"), batch=8, policy="recompute")
-    assert forced.policies["bitmap"] == 0  # what is made again shows its sign: no mask is kept
+    assert forced.policies["bitmap"] > 0
     assert forced.policies["recompute"] > 0
     again = tt.plan(models.build("resnet8"), batch=8, ram="3M", optimizer="momentum")
     assert again.dump() == plan.dump()

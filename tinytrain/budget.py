@@ -258,6 +258,7 @@ class Search:
         return trial, replace(plan, ram=ram)
 
     def _plan(self, trial: Trial, size: int, ram: int | None) -> Plan:
+        trial = _without_idle_masks(trial)
         program = trial.program
         plan = make_plan(program, self.batch, ram)
         densities = self.densities(program.tape)
@@ -306,3 +307,16 @@ class Search:
             return least
         found = [self._tightest(size, None)[1].arena_bytes for size in self._searched(sizes)]
         return min(least, *found)
+
+
+def _without_idle_masks(trial: Trial) -> Trial:
+    """The trial without the masks that no gradient reads, for the gate's output is there. Not for
+    a search, which would see one change less on its way."""
+    program = trial.program
+    read = {v for s in program.steps for v in s.reads()}
+    made = [s.outs[0] for s in program.steps if s.op == "gate_mask"]
+    idle = {program.stands_for[v] for v in made if v not in read}  # type: ignore[index]
+    if not idle:
+        return trial
+    decisions = replace(trial.decisions, masks=trial.decisions.masks - idle)
+    return replace(trial, decisions=decisions)

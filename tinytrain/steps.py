@@ -121,14 +121,13 @@ class Group:
 
 
 def finish(program: Program) -> Program:
-    """Leave out the outputs that nobody reads, where their kernel can, and what is spilled, or
-    kept as a mask, for nobody."""
+    """Leave out the outputs that nobody reads, where their kernel can, and what is spilled for
+    nobody."""
     fetched = {v for s in program.steps if s.op == "fetch" for v in s.ins}
-    read = {v for step in program.steps for v in step.reads()} | set(program.kept)
     unread = {s.outs[0] for s in program.steps if s.op == "spill"} - fetched
-    unread |= {s.outs[0] for s in program.steps if s.op == "gate_mask"} - read
     if unread:
         _leave_out(program, unread)
+    read = {v for step in program.steps for v in step.reads()} | set(program.kept)
     for k, step in enumerate(program.steps):
         drops = OPS[step.op].drops
         if drops and any(step.outs[i] not in read for i in drops):
