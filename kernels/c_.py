@@ -30,9 +30,13 @@ _FLAGS = (
     "-pthread",
 )
 _NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
-# For the products, if the compiler takes it: GCC for x86 would keep addresses in vector registers,
-# where they queue up behind a tile's sums; 1 x 1 convolutions of 16 channels lose a fifth by that.
-_PRODUCTS, _TUNE = "tt_vectors.c", "-mtune-ctrl=^inter_unit_moves_from_vec"
+# Of single sources, if the compiler takes them. GCC for x86 would keep a product's addresses in
+# vector registers, where they queue up behind the sums: 1 x 1 convolutions of 16 channels lose a
+# fifth by that. Elementwise loops gain nothing by -O3 but twice the time to compile.
+_OWN = {
+    "tt_vectors.c": ("-mtune-ctrl=^inter_unit_moves_from_vec",),
+    "tt_elementwise.c": ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"),
+}
 # A Pi Zero under Debian's armel, whose floats are in software: the kernels use the unit it has.
 _VFP = ("-mfpu=vfp", "-mfloat-abi=softfp")
 _AT_HWCAP, _HWCAP_VFP = 16, 64  # of Linux on 32-bit ARM
@@ -69,7 +73,7 @@ def cache_folder() -> str:
 
 def build_path() -> str:
     """Where the build for these sources and this processor lies, or will lie."""
-    text = " ".join([*_FLAGS, *_native()[0], _TUNE]) + _processor()
+    text = " ".join([*_FLAGS, *_native()[0], *sum(_OWN.values(), ())]) + _processor()
     for name in sorted(os.listdir(_SOURCES)):
         if name.endswith((".c", ".h")):
             with open(os.path.join(_SOURCES, name), encoding="utf-8") as file:
@@ -135,15 +139,15 @@ def _compile(cc: str, native: tuple[str, ...], to: str) -> str:
     nothing = ("-fsyntax-only", "-x", "c", os.devnull)
     if said := _run(cc, *native, *nothing):
         return said
-    tuned = () if _run(cc, *native, _TUNE, *nothing) else (_TUNE,)
+    own = {name: more for name, more in _OWN.items() if not _run(cc, *native, *more, *nothing)}
     names = [name for name in os.listdir(_SOURCES) if name.endswith(".c")]
     names.sort(key=lambda name: -os.path.getsize(os.path.join(_SOURCES, name)))  # the long first
     with tempfile.TemporaryDirectory() as folder:
         objects = [os.path.join(folder, f"{name}.o") for name in names]
 
         def one(name: str, made: str) -> str:
-            flags = (*native, *tuned) if name == _PRODUCTS else native
-            return _run(cc, *flags, "-c", "-o", made, os.path.join(_SOURCES, name))
+            flags = (*native, *own.get(name, ()), "-c", "-o", made)
+            return _run(cc, *flags, os.path.join(_SOURCES, name))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             said = next(filter(None, pool.map(one, names, objects)), "")
