@@ -359,7 +359,7 @@ ALWAYS void in_blocks(const tt_product *given, const int outer) {
     const tt_product q = *given; /* its own: what is stored cannot change it */
     tt_ix m, n;
     for (m = 0; q.m - m >= ROWS; m += ROWS) {
-        for (n = 0; q.n - n >= VECTORS * LANES; n += VECTORS * LANES)
+        for (n = 0; VECTORS > 1 && q.n - n >= VECTORS * LANES; n += VECTORS * LANES)
             tile_wide(&q, m, n, 0, ROWS, VECTORS, 0, 0, outer);
         for (; q.n - n >= LANES; n += LANES) tile_wide(&q, m, n, 0, ROWS, 1, 0, 0, outer);
         if (n < q.n) block_end(&q, m, n);
