@@ -227,6 +227,19 @@ def test_the_plan_says_what_it_did():
     assert again.dump() == plan.dump()
 
 
+def test_a_norm_is_made_again_from_its_statistics_and_every_mask_is_read():
+    """No sum over the batch is taken twice; a mask beside its gate's output would be idle."""
+    net = models.build("resnet8")
+    for policy in ("recompute", "bitmap"):
+        program = tt.plan(net, batch=8, policy=policy).program
+        ops = [s.op for s in program.steps]
+        assert ops.count("batch_norm") == 7
+        assert ops.count("batch_norm_frozen") == (7 if policy == "recompute" else 0)
+        read = {v for s in program.steps for v in s.reads()}
+        masks = {s.outs[0] for s in program.steps if s.op == "gate_mask"}
+        assert masks and masks <= read
+
+
 def test_the_solver_names_no_cheaper_way_that_it_tried():
     """Of all trials within the budget, it returns one of the least work."""
     _, frozen, optimizer = recorded("resnet8", 16)

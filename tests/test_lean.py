@@ -76,6 +76,20 @@ def test_a_convolution_over_its_own_input_has_the_same_bits(backend, geometry, s
     planned.same_bits(got, want, "conv2d_vjp_x_lines")
 
 
+@pytest.mark.parametrize(
+    "channels", [40, 64, 72]
+)  # turned in panels, the last of them cut; too many
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_so_it_has_with_many_channels(backend, channels):
+    rng, shape = np.random.default_rng(channels), (2, 6, 5, channels)
+    g, w = normal(rng, *shape), normal(rng, 3, 3, channels, channels)
+    attrs = {"size": shape[1:3], "stride": (1, 1), "padding": (1, 1, 1, 1), "groups": 1}
+    attrs["dilation"] = (1, 1)
+    (want,) = run.call("conv2d_vjp_x", [g, w], (Spec(shape),), attrs, backend)
+    got = over_itself("conv2d_vjp_x_lines", [g, w], Spec(shape), attrs, backend)
+    planned.same_bits(got, want, "conv2d_vjp_x_lines")
+
+
 def test_lines_are_a_small_share_of_what_they_spare():
     plain, scratch = Spec((1, 32, 32, 16)), OPS["conv2d_lines"].work
     at = {"stride": (1, 1), "padding": (1, 1, 1, 1), "groups": 1, "dilation": (1, 1)}
