@@ -4,8 +4,9 @@
 
    Whoever is free takes the next part: a thread that wakes late, or that others keep from its
    processor, is waited for with no part but the one it has begun. Threads are started by the first walk
-   that wants them. Between parts they watch for more for some microseconds, then sleep. A second walk
-   at the same time runs its parts one after the other. */
+   that wants them. While a walk lasts they watch for its next parts, and for some microseconds behind
+   it, then sleep: to wake takes longer than most parts. A second walk at the same time runs its parts
+   one after the other. */
 #include "tt_kernels.h"
 
 #ifdef TT_VECTORS
@@ -19,7 +20,7 @@ static pthread_mutex_t walking = PTHREAD_MUTEX_INITIALIZER, door = PTHREAD_MUTEX
 static pthread_cond_t bell = PTHREAD_COND_INITIALIZER;
 static const tt_call *work;
 static unsigned open_parts; /* how many there are * 256 + how many were taken */
-static int done, sleepers, started;
+static int done, sleepers, started, lasts; /* lasts: whether a walk does */
 static pid_t home; /* whose threads they are: a fork has none of them */
 
 static int is_open(unsigned parts) { return (parts & 255u) < parts >> 8; }
@@ -38,11 +39,11 @@ static int help(void) {
 }
 
 static void *thread(void *nothing) {
-    int watched = 0;
+    unsigned watched = 0; /* it may come round */
     for (;; watched++) {
         if (help()) watched = 0;
         if (watched % YIELD == YIELD - 1) sched_yield();
-        if (watched < WATCH) continue;
+        if (watched < WATCH || __atomic_load_n(&lasts, __ATOMIC_SEQ_CST)) continue;
         pthread_mutex_lock(&door);
         __atomic_add_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
         while (!is_open(__atomic_load_n(&open_parts, __ATOMIC_SEQ_CST)))
@@ -86,7 +87,10 @@ static void together(const tt_call *calls, int32_t count) {
 int tt_walk_wide(const tt_call *calls, const int32_t *widths, tt_ix stages, tt_ix threads) {
     tt_ix k, i;
     const int wide = !pthread_mutex_trylock(&walking);
-    if (wide) start(threads);
+    if (wide) {
+        start(threads);
+        __atomic_store_n(&lasts, 1, __ATOMIC_SEQ_CST);
+    }
     for (k = 0; k < stages; calls += widths[k], k++) {
         if (widths[k] == 1) {
             if (tt_walk(calls, 1)) break;
@@ -96,7 +100,10 @@ int tt_walk_wide(const tt_call *calls, const int32_t *widths, tt_ix stages, tt_i
             for (i = 0; i < widths[k]; i++) calls[i].kernel(calls[i].operands, calls[i].words);
         }
     }
-    if (wide) pthread_mutex_unlock(&walking);
+    if (wide) {
+        __atomic_store_n(&lasts, 0, __ATOMIC_SEQ_CST);
+        pthread_mutex_unlock(&walking);
+    }
     return k < stages;
 }
 #else
