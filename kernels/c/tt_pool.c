@@ -38,68 +38,122 @@ static void start(float *dx, const int32_t *g, int32_t add) {
         for (k = 0; k < n; k++) dx[k] = 0.0f;
 }
 
-/* One value more for each channel of a window. */
-#define LOOK(kind)                                                                                 \
-    static void look_##kind(float *best, kind *place, const float *x, tt_ix c, tt_ix tap) {        \
-        tt_ix i;                                                                                   \
-        for (i = 0; i < c; i++) {                                                                  \
-            int better = !(x[i] <= best[i]) && best[i] == best[i];                                 \
-            best[i] = better ? x[i] : best[i];                                                     \
-            place[i] = better ? (kind)tap : place[i];                                              \
-        }                                                                                          \
-    }
+/* Taps of some channels, one a lane, and how they lie in memory if a byte holds one. */
+#ifdef TT_VECTORS
+typedef int32_t taps __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+#define AS(T, x) __builtin_convertvector(x, T)
+#define LANE(x, k) (x)[k]
+#else
+typedef int32_t taps;
+typedef uint8_t bytes;
+#define AS(T, x) (T)(x)
+#define LANE(x, k) (x)
+#endif
 
-LOOK(uint8_t)
-LOOK(int32_t)
+/* x where the mask is set, else y. */
+ALWAYS wide chosen(taps mask, wide x, wide y) {
+#ifdef TT_VECTORS
+    return (wide)((mask & (taps)x) | (~mask & (taps)y));
+#else
+    return mask ? x : y;
+#endif
+}
+
+/* Set where x is larger than the best, which is no NaN, or is one. */
+ALWAYS taps is_better(wide x, wide best) {
+#ifdef TT_VECTORS
+    return ~(x <= best) & (best == best);
+#else
+    return -(taps)(!(x <= best) && best == best);
+#endif
+}
+
+ALWAYS taps is_tap(taps place, int32_t tap) {
+#ifdef TT_VECTORS
+    return place == tap;
+#else
+    return -(taps)(place == tap);
+#endif
+}
+
+ALWAYS taps taps_at(const void *from, tt_ix at, int narrow, const int cut, tt_ix n) {
+    taps found = {0};
+    tt_ix k;
+    if (!cut)
+        return narrow ? AS(taps, *(const bytes *)((const uint8_t *)from + at))
+                      : *(const taps *)((const int32_t *)from + at);
+    for (k = 0; k < n; k++)
+        LANE(found, k) = narrow ? ((const uint8_t *)from)[at + k] : ((const int32_t *)from)[at + k];
+    return found;
+}
+
+ALWAYS void put_taps(void *to, tt_ix at, taps x, int narrow, const int cut, tt_ix n) {
+    tt_ix k;
+    if (!cut && narrow)
+        *(bytes *)((uint8_t *)to + at) = AS(bytes, x);
+    else if (!cut)
+        *(taps *)((int32_t *)to + at) = x;
+    for (k = 0; cut && k < n; k++) {
+        if (narrow)
+            ((uint8_t *)to)[at + k] = (uint8_t)LANE(x, k);
+        else
+            ((int32_t *)to)[at + k] = LANE(x, k);
+    }
+}
+
+/* The largest of the present window, for some channels from c on, and its tap. */
+ALWAYS void largest(const pool *s, float *y, void *index, int narrow, const float *x, tt_ix at, tt_ix c,
+                    const int cut, tt_ix n) {
+    wide best = splat(tt_float(0xff800000u));
+    taps place = {0};
+    tt_ix k, l;
+    for (k = s->k0; k < s->k1; k++) {
+        const float *from = x + (s->corner + k * s->w + s->l0) * s->c + c;
+        for (l = s->l0; l < s->l1; l++, from += s->c) {
+            const wide value = load(from, cut, n);
+            const taps better = is_better(value, best);
+            best = chosen(better, value, best);
+            place = (better & (int32_t)(k * s->kw + l)) | (~better & place);
+        }
+    }
+    store(y + at, best, cut, n);
+    if (index) put_taps(index, at, place, narrow, cut, n);
+}
 
 void tt_kernel_max_pool2d(void *const *p, const int32_t *g) {
     pool s = pool_of(g);
-    float *y = p[0];
-    const float *x = p[2];
-    uint8_t *narrow = p[1], unused = 0;
-    int32_t *broad = p[1];
-    tt_ix pixel, c, k, l;
-    for (pixel = 0; pixel < s.pixels; pixel++, y += s.c, next(&s)) {
-        for (c = 0; c < s.c; c++) y[c] = tt_float(0xff800000u);
-        for (c = 0; c < s.c && p[1]; c++) {
-            if (g[13] == 1)
-                narrow[pixel * s.c + c] = 0;
-            else
-                broad[pixel * s.c + c] = 0;
-        }
-        for (k = s.k0; k < s.k1; k++) {
-            for (l = s.l0; l < s.l1; l++) {
-                const float *from = x + (s.corner + k * s.w + l) * s.c;
-                tt_ix tap = k * s.kw + l;
-                if (!p[1])
-                    for (c = 0; c < s.c; c++) look_uint8_t(y + c, &unused, from + c, 1, 0);
-                else if (g[13] == 1)
-                    look_uint8_t(y, narrow + pixel * s.c, from, s.c, tap);
-                else
-                    look_int32_t(y, broad + pixel * s.c, from, s.c, tap);
-            }
+    tt_ix pixel, at, c;
+    for (pixel = 0; pixel < s.pixels; pixel++, next(&s)) {
+        for (c = 0, at = pixel * s.c; s.c - c >= LANES; c += LANES, at += LANES)
+            largest(&s, p[0], p[1], g[13] == 1, p[2], at, c, 0, 0);
+        if (c < s.c) largest(&s, p[0], p[1], g[13] == 1, p[2], at, c, 1, s.c - c);
+    }
+}
+
+/* What the present window's inputs gain, for some channels from c on. */
+ALWAYS void give(const pool *s, float *dx, const float *gradient, const void *index, int narrow,
+                 tt_ix at, tt_ix c, const int cut, tt_ix n) {
+    const wide more = load(gradient + at, cut, n), nothing = {0};
+    const taps place = taps_at(index, at, narrow, cut, n);
+    tt_ix k, l;
+    for (k = s->k0; k < s->k1; k++) {
+        float *to = dx + (s->corner + k * s->w + s->l0) * s->c + c;
+        for (l = s->l0; l < s->l1; l++, to += s->c) {
+            const taps here = is_tap(place, (int32_t)(k * s->kw + l));
+            store(to, load(to, cut, n) + chosen(here, more, nothing), cut, n);
         }
     }
 }
 
 void tt_kernel_max_pool2d_vjp(void *const *p, const int32_t *g) {
     pool s = pool_of(g);
-    float *dx = p[0];
-    const float *from = p[1];
-    const uint8_t *narrow = p[2];
-    const int32_t *wide = p[2];
-    tt_ix pixel, c, k, l;
-    start(dx, g, g[14]);
+    tt_ix pixel, at, c;
+    start(p[0], g, g[14]);
     for (pixel = 0; pixel < s.pixels; pixel++, next(&s)) {
-        for (k = s.k0; k < s.k1; k++) {
-            for (l = s.l0; l < s.l1; l++) {
-                float *to = dx + (s.corner + k * s.w + l) * s.c;
-                for (c = 0; c < s.c; c++) {
-                    tt_ix at = pixel * s.c + c, place = g[13] == 1 ? narrow[at] : wide[at];
-                    to[c] += place == k * s.kw + l ? from[at] : 0.0f;
-                }
-            }
-        }
+        for (c = 0, at = pixel * s.c; s.c - c >= LANES; c += LANES, at += LANES)
+            give(&s, p[0], p[1], p[2], g[13] == 1, at, c, 0, 0);
+        if (c < s.c) give(&s, p[0], p[1], p[2], g[13] == 1, at, c, 1, s.c - c);
     }
 }
 
