@@ -42,6 +42,7 @@ class Locator:
         )
         if found is not None:
             found.get_source_stamp = lambda: cls.stamp
+            found.ours = True
         return found
 
 
@@ -66,7 +67,7 @@ def load_overload(self: Any, sig: Any, target_context: Any) -> Any:
     """Numba's, but what is ours is loaded into the context as it is. Numba refreshes that first:
     it imports its 190 modules of typing (and SciPy) and compiles its run time, which cost a warm
     process 42 MB and a quarter of a second. Whatever has to be compiled refreshes it itself."""
-    if not _KNOWN or self._impl.locator.get_source_stamp() != Locator.stamp:
+    if not (_KNOWN and getattr(self._impl.locator, "ours", False)):  # theirs may be gone by now
         return _refreshed(self, sig, target_context)
     with self._guard_against_spurious_io_errors():
         return self._load_overload(sig, target_context)

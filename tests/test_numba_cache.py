@@ -10,6 +10,16 @@ import pytest
 
 pytest.importorskip("numba", reason="numba is missing")
 
+GONE = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from tinytrain.kernels import numba_
+with open(os.path.join(sys.argv[1], "theirs.py"), "w") as file:
+    file.write("from numba import njit\\n@njit(cache=True)\\ndef f(x):\\n    return x + 1\\n")
+import theirs
+os.remove(theirs.__file__)
+assert theirs.f(3) == 4
+"""
 CALL = """
 import sys
 from kernels_copy import numba_
@@ -41,3 +51,11 @@ def test_a_change_in_another_file_is_noticed_and_else_little_is_loaded(
     with open(copy / "numba_gemm.py", "a") as file:
         file.write("# another product\n")
     assert hit_missed_and_refreshed(tmp_path) == "False True True"
+
+
+def test_what_others_compile_is_left_to_numba(tmp_path):
+    """Also where its source is gone by the first call."""
+    done = subprocess.run(
+        [sys.executable, "-c", GONE, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
