@@ -125,3 +125,15 @@ def test_what_all_parts_are_too_small_for_stays_whole(work, whole):
     one, other = (lambda: None, ()), (lambda: None, ())
     cut = parts.Together([one, one], other, work), ()
     assert list(parts.paying([one, cut, cut])) == [one, *[other if whole else cut] * 2]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("least, wide", [(None, False), (0, True)])
+def test_a_small_step_runs_on_one_thread(backend, least, wide, monkeypatch):
+    monkeypatch.setenv(VARIABLES[backend], "2")
+    if least is not None:
+        monkeypatch.setattr(parts, "LEAST_TOTAL", least)
+    t = tt.Trainer(models.build("mlp"), batch=8, backend=backend)
+    ((walk, _),) = t._train.executor.calls(True, True)
+    kept = any(isinstance(function, parts.Together) for function, _ in walk.kept)
+    assert kept is wide

@@ -42,13 +42,22 @@ static void start(float *dx, const int32_t *g, int32_t add) {
 #ifdef TT_VECTORS
 typedef int32_t taps __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
-#define AS(T, x) __builtin_convertvector(x, T)
 #define LANE(x, k) (x)[k]
 #else
 typedef int32_t taps;
 typedef uint8_t bytes;
-#define AS(T, x) (T)(x)
 #define LANE(x, k) (x)
+#endif
+/* Whether bytes become taps, and taps bytes, all at once: not for GCC before 9. */
+#ifndef TT_VECTORS
+#define AS(T, x) (T)(x)
+enum { AT_ONCE = 1 };
+#elif defined __clang__ || __GNUC__ >= 9
+#define AS(T, x) __builtin_convertvector(x, T)
+enum { AT_ONCE = 1 };
+#else
+#define AS(T, x) ((T){0})
+enum { AT_ONCE = 0 };
 #endif
 
 /* x where the mask is set, else y. */
@@ -80,21 +89,24 @@ ALWAYS taps is_tap(taps place, int32_t tap) {
 ALWAYS taps taps_at(const void *from, tt_ix at, int narrow, const int cut, tt_ix n) {
     taps found = {0};
     tt_ix k;
-    if (!cut)
-        return narrow ? AS(taps, *(const bytes *)((const uint8_t *)from + at))
-                      : *(const taps *)((const int32_t *)from + at);
-    for (k = 0; k < n; k++)
+    if (!cut && !narrow) return *(const taps *)((const int32_t *)from + at);
+    if (!cut && AT_ONCE) return AS(taps, *(const bytes *)((const uint8_t *)from + at));
+    for (k = 0; k < (cut ? n : LANES); k++)
         LANE(found, k) = narrow ? ((const uint8_t *)from)[at + k] : ((const int32_t *)from)[at + k];
     return found;
 }
 
 ALWAYS void put_taps(void *to, tt_ix at, taps x, int narrow, const int cut, tt_ix n) {
     tt_ix k;
-    if (!cut && narrow)
-        *(bytes *)((uint8_t *)to + at) = AS(bytes, x);
-    else if (!cut)
+    if (!cut && !narrow) {
         *(taps *)((int32_t *)to + at) = x;
-    for (k = 0; cut && k < n; k++) {
+        return;
+    }
+    if (!cut && AT_ONCE) {
+        *(bytes *)((uint8_t *)to + at) = AS(bytes, x);
+        return;
+    }
+    for (k = 0; k < (cut ? n : LANES); k++) {
         if (narrow)
             ((uint8_t *)to)[at + k] = (uint8_t)LANE(x, k);
         else

@@ -39,18 +39,19 @@ static int help(void) {
 }
 
 static void *thread(void *nothing) {
-    unsigned watched = 0; /* it may come round */
+    int watched = 0;
     for (;; watched++) {
         if (help()) watched = 0;
         if (watched % YIELD == YIELD - 1) sched_yield();
-        if (watched < WATCH || __atomic_load_n(&lasts, __ATOMIC_SEQ_CST)) continue;
+        if (watched < WATCH) continue;
+        watched = 0;
+        if (__atomic_load_n(&lasts, __ATOMIC_SEQ_CST)) continue;
         pthread_mutex_lock(&door);
         __atomic_add_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
         while (!is_open(__atomic_load_n(&open_parts, __ATOMIC_SEQ_CST)))
             pthread_cond_wait(&bell, &door);
         __atomic_sub_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
         pthread_mutex_unlock(&door);
-        watched = 0;
     }
     return nothing;
 }
