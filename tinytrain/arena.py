@@ -59,10 +59,9 @@ def assign(
     first == end may share with all. align: every offset is a multiple of it.
 
     total is max(offset + size), not rounded up: the arena ends with the last byte of its last
-    buffer. It is the best total found, also when it misses `capacity`: compare the two.
-
-    Without a capacity, buffers of whole lines of a cache begin with one, where that costs no more
-    than `spare` bytes.
+    buffer. It is the best total found, also when it misses `capacity`: compare the two. Without a
+    capacity it may be larger by up to `spare` bytes, so that buffers of whole lines of a cache
+    begin with one.
 
     Four greedy orders come first, then a restarted depth-first search (see `packing`) until
     total <= capacity, or, without a capacity, until nothing can be lower; or until `steps`
@@ -77,6 +76,7 @@ def assign(
     begun = None if seconds is None else time.perf_counter()
     sizes, lifetimes = _checked(sizes, lifetimes)
     align, capacity, steps = _checked_limits(align, capacity, seconds, steps)
+    spare = _integer(spare, "spare")
     live = [i for i, (a, b) in enumerate(lifetimes) if sizes[i] > 0 and a < b]
     # What never lives still has to lie inside the arena; at offset 0 it bothers nobody.
     floor = max((size for size, (a, b) in zip(sizes, lifetimes, strict=True) if a == b), default=0)

@@ -258,9 +258,13 @@ class Search:
         return trial, replace(plan, ram=ram)
 
     def _plan(self, trial: Trial, size: int, ram: int | None) -> Plan:
-        trial = _without_idle_masks(trial)
+        plan = make_plan(trial.program, self.batch, ram)
+        lighter = _without_idle_masks(trial)
+        if lighter is not trial:
+            other = make_plan(lighter.program, self.batch, ram)
+            if other.arena_bytes <= plan.arena_bytes:
+                trial, plan = lighter, other
         program = trial.program
-        plan = make_plan(program, self.batch, ram)
         densities = self.densities(program.tape)
         plan.microbatch = size
         orders = program.orders  # a smaller last batch has these too, not its own defaults
@@ -310,8 +314,8 @@ class Search:
 
 
 def _without_idle_masks(trial: Trial) -> Trial:
-    """The trial without the masks that no gradient reads, for the gate's output is there. Not for
-    a search, which would see one change less on its way."""
+    """The trial without the masks that no gradient reads, for the gate's output is there; a lean
+    node may make others for it. Not for a search, which would see one change less on its way."""
     program = trial.program
     read = {v for s in program.steps for v in s.reads()}
     made = [s.outs[0] for s in program.steps if s.op == "gate_mask"]
