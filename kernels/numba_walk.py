@@ -333,21 +333,26 @@ class _Walk:
                 whole.add((function, given))
         self.kept, self.widths = run, np.array(widths, np.int64)
         (self.table, self.records), (self.parts, self.others) = whole.table(), parts.table()
+        self.alone = max(widths) == 1  # then nothing is shared
         self.helpers = min(threads(), max(widths)) - 1
         self.stops = [function for function, _ in run if hasattr(function, "arrays")]
 
     def __call__(self) -> None:
+        if self._walked():
+            for stop in self.stops:
+                stop()
+
+    def _walked(self) -> int:
+        if self.alone:
+            return _walk(self.table, self.widths, self.parts, 0)
         shared = np.zeros(5, np.int64)  # its own for each walk: a helper may still leave the last
         at = shared.__array_interface__["data"][0]
         for _ in range(self.helpers):
             _helpers.put((self.parts, shared, at), self.helpers)
         try:
-            stopped = _walk(self.table, self.widths, self.parts, at)
+            return _walk(self.table, self.widths, self.parts, at)
         finally:
             shared[_END // 8] = 1
-        if stopped:
-            for stop in self.stops:
-                stop()
 
 
 class _Helpers:
